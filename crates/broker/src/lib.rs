@@ -1,0 +1,1 @@
+//! Session, router, registry and offline-queue actors.

@@ -1,0 +1,1 @@
+//! The delivery logic of Stonechat as state machines without IO.

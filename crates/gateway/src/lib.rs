@@ -1,0 +1,1 @@
+//! The edge: WebSocket, admin HTTP, TLS and tokens.

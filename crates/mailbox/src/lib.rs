@@ -1,0 +1,1 @@
+//! The durable store of Stonechat: journal, committer and sled.
