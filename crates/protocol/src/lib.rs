@@ -7,8 +7,24 @@
 //! data and its encoding, so that server, client library and load tests agree
 //! by construction.
 
+mod client_frame;
+mod codes;
 mod ids;
+mod limits;
+#[cfg(feature = "schema")]
+pub mod schema;
+mod server_frame;
 mod window;
 
+pub use client_frame::{ClientFrame, ClientFrameKind, FrameError, NONCE_BYTES_MAX, SendFrame};
+pub use codes::{CloseReason, ErrorCode};
 pub use ids::{Address, DeviceId, IdError, MessageId, NAME_BYTES_MAX, Seq, UserId};
+pub use limits::Limits;
+pub use server_frame::{
+    Accepted, Bye, ErrorFrame, Message, MessageParts, Party, Pong, Receipt, ServerFrame, Welcome,
+    write_accepted, write_frame, write_message, write_receipt,
+};
 pub use window::{AcceptedId, IdWindow, Seen, UNACCEPTED_MAX};
+
+/// The WebSocket subprotocol of this version.
+pub const SUBPROTOCOL: &str = "stonechat.v1.json";

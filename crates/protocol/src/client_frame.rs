@@ -1,0 +1,322 @@
+//! What a client says, read without copying.
+//!
+//! One pass over the text records where each known field stands; only the
+//! fields the frame's `type` asks for are then read. So a field that means
+//! nothing for this type is ignored whatever it holds, and a body is never
+//! parsed beyond finding its end.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::{DeviceId, ErrorCode, Limits, MessageId, Seq, UserId};
+
+/// A frame from a client. Borrowed from the text it was read from.
+#[derive(Debug)]
+pub struct ClientFrame<'a> {
+    /// What it is.
+    pub kind: ClientFrameKind<'a>,
+    /// Cumulative acknowledgement riding on the frame (or the `ack` frame itself).
+    pub ack: Option<Seq>,
+    /// Receipts up to this revision were seen.
+    pub rev: Option<u64>,
+}
+
+/// The kinds of client frames.
+#[derive(Debug)]
+pub enum ClientFrameKind<'a> {
+    /// Signs in; the first frame, unless the token came in a header.
+    Hello {
+        /// The bearer token; may be absent when the HTTP request carried one.
+        token: Option<Cow<'a, str>>,
+        /// Names this device.
+        device: DeviceId,
+        /// The client's name and version, for logs; at most 128 bytes are kept.
+        client: Option<Cow<'a, str>>,
+    },
+    /// A message for a user.
+    Send(SendFrame<'a>),
+    /// Acknowledgement only: see [`ClientFrame::ack`].
+    Ack,
+    /// The user has read a message.
+    Read {
+        /// Who wrote the message.
+        from: UserId,
+        /// The last message read.
+        id: MessageId,
+    },
+    /// Asks for a `pong`.
+    Ping {
+        /// Any JSON of at most [`NONCE_BYTES_MAX`] bytes, given back as it came.
+        nonce: Option<&'a RawValue>,
+    },
+}
+
+/// A `send` frame.
+#[derive(Debug)]
+pub struct SendFrame<'a> {
+    /// Chosen by the device; strictly increasing.
+    pub id: MessageId,
+    /// The recipient.
+    pub to: UserId,
+    /// Any JSON, as the sender wrote it.
+    pub body: &'a RawValue,
+    /// Seconds the message may wait; the server's limit caps it.
+    pub ttl_s: Option<u64>,
+    /// Deliver if connected, never store.
+    pub ephemeral: bool,
+}
+
+/// Longest nonce of a `ping`, in bytes of JSON.
+pub const NONCE_BYTES_MAX: usize = 256;
+
+/// A frame that could not be taken, and what to answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct FrameError {
+    /// The code for the client.
+    pub code: ErrorCode,
+    /// What is wrong, for a developer.
+    pub message: String,
+    /// The id of the `send` it answers, when it could be read.
+    pub reference: Option<MessageId>,
+}
+
+impl FrameError {
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            reference: None,
+        }
+    }
+}
+
+/// Where each known field stands. `null` counts as absent except in `body` and `nonce`.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token: Option<&'a RawValue>,
+    #[serde(borrow)]
+    device: Option<&'a RawValue>,
+    #[serde(borrow)]
+    client: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    to: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    body: Option<&'a RawValue>,
+    #[serde(borrow)]
+    ttl_s: Option<&'a RawValue>,
+    #[serde(borrow)]
+    ephemeral: Option<&'a RawValue>,
+    #[serde(borrow)]
+    seq: Option<&'a RawValue>,
+    #[serde(borrow)]
+    ack: Option<&'a RawValue>,
+    #[serde(borrow)]
+    rev: Option<&'a RawValue>,
+    #[serde(borrow)]
+    from: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    nonce: Option<&'a RawValue>,
+}
+
+/// Keeps a `null` that is there: `Option` alone would make it absent.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&'a RawValue>::deserialize(d).map(Some)
+}
+
+#[derive(Deserialize)]
+struct To {
+    user: UserId,
+}
+
+fn field<'a, T: Deserialize<'a>>(
+    name: &'static str,
+    raw: Option<&'a RawValue>,
+) -> Result<Option<T>, FrameError> {
+    raw.map(|raw| {
+        serde_json::from_str(raw.get())
+            .map_err(|e| FrameError::new(ErrorCode::BadFrame, format!("field {name}: {e}")))
+    })
+    .transpose()
+}
+
+fn required<'a, T: Deserialize<'a>>(
+    name: &'static str,
+    raw: Option<&'a RawValue>,
+) -> Result<T, FrameError> {
+    field(name, raw)?
+        .ok_or_else(|| FrameError::new(ErrorCode::BadFrame, format!("field {name} is missing")))
+}
+
+/// A string field; borrowed unless it has escapes.
+fn text<'a>(
+    name: &'static str,
+    raw: Option<&'a RawValue>,
+) -> Result<Option<Cow<'a, str>>, FrameError> {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
+    Ok(field::<Text<'a>>(name, raw)?.map(|text| text.0))
+}
+
+impl<'a> ClientFrame<'a> {
+    /// Reads one frame.
+    ///
+    /// # Errors
+    /// [`FrameError`], ready to be sent back; for a `send` it names the id where it could be read.
+    pub fn decode(json: &'a str, limits: &Limits) -> Result<Self, FrameError> {
+        let fields: Fields<'a> = serde_json::from_str(json)
+            .map_err(|e| FrameError::new(ErrorCode::BadFrame, format!("not a frame: {e}")))?;
+        let kind: Cow<'a, str> = text("type", fields.kind)?
+            .ok_or_else(|| FrameError::new(ErrorCode::BadFrame, "field type is missing"))?;
+        let mut ack = field("ack", fields.ack)?;
+        let rev = field("rev", fields.rev)?;
+        let kind = match &*kind {
+            "send" => ClientFrameKind::Send(send(&fields, limits)?),
+            "ack" => {
+                let seq: Seq = required("seq", fields.seq)?;
+                ack = Some(ack.map_or(seq, |riding: Seq| riding.max(seq)));
+                ClientFrameKind::Ack
+            }
+            "read" => ClientFrameKind::Read {
+                from: required("from", fields.from)?,
+                id: required("id", fields.id)?,
+            },
+            "ping" => {
+                if fields
+                    .nonce
+                    .is_some_and(|n| n.get().len() > NONCE_BYTES_MAX)
+                {
+                    return Err(FrameError::new(
+                        ErrorCode::TooLarge,
+                        format!("a nonce has at most {NONCE_BYTES_MAX} bytes"),
+                    ));
+                }
+                ClientFrameKind::Ping {
+                    nonce: fields.nonce,
+                }
+            }
+            "hello" => ClientFrameKind::Hello {
+                token: text("token", fields.token)?,
+                device: required("device", fields.device)?,
+                client: text("client", fields.client)?,
+            },
+            other => {
+                let mut name = other.to_owned();
+                name.truncate(name.floor_char_boundary(32));
+                return Err(FrameError::new(
+                    ErrorCode::UnknownType,
+                    format!("there is no frame of type {name:?} in this version"),
+                ));
+            }
+        };
+        Ok(Self { kind, ack, rev })
+    }
+}
+
+fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, FrameError> {
+    let id: MessageId = required("id", fields.id)?;
+    let rest = || -> Result<SendFrame<'a>, FrameError> {
+        let to: To = required("to", fields.to)?;
+        let body = fields
+            .body
+            .ok_or_else(|| FrameError::new(ErrorCode::BadFrame, "field body is missing"))?;
+        if body.get().len() > limits.body_bytes_max {
+            return Err(FrameError::new(
+                ErrorCode::TooLarge,
+                format!(
+                    "the body has {} bytes, at most {} are allowed",
+                    body.get().len(),
+                    limits.body_bytes_max
+                ),
+            ));
+        }
+        Ok(SendFrame {
+            id,
+            to: to.user,
+            body,
+            ttl_s: field("ttl_s", fields.ttl_s)?,
+            ephemeral: field("ephemeral", fields.ephemeral)?.unwrap_or(false),
+        })
+    };
+    rest().map_err(|error| FrameError {
+        reference: Some(id),
+        ..error
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: &str = "0190163d-8694-739b-aea5-966c26f8ad91";
+
+    fn decode(json: &str) -> Result<ClientFrame<'_>, FrameError> {
+        ClientFrame::decode(json, &Limits::default())
+    }
+
+    #[test]
+    fn a_send_borrows_its_body() {
+        let json = format!(
+            r#"{{"type":"send","id":"{ID}","to":{{"user":"bob"}},"body":{{"a": [1, 2]}},"ack":7,"new":{{}}}}"#
+        );
+        let frame = decode(&json).unwrap();
+        assert_eq!(frame.ack, Some(7));
+        let ClientFrameKind::Send(send) = frame.kind else {
+            panic!("not a send");
+        };
+        assert_eq!(send.body.get(), r#"{"a": [1, 2]}"#);
+        assert_eq!(send.to.as_str(), "bob");
+        assert!(!send.ephemeral);
+    }
+
+    #[test]
+    fn null_is_a_body() {
+        let json = format!(r#"{{"type":"send","id":"{ID}","to":{{"user":"b"}},"body":null}}"#);
+        assert!(decode(&json).is_ok());
+    }
+
+    #[test]
+    fn fields_of_other_types_are_ignored() {
+        assert!(decode(r#"{"type":"ping","seq":"x","to":3,"from":[]}"#).is_ok());
+    }
+
+    #[test]
+    fn errors_name_code_and_message_id() {
+        let missing = decode(r#"{"seq":1}"#).unwrap_err();
+        assert_eq!(missing.code, ErrorCode::BadFrame);
+        let unknown = decode(r#"{"type":"dance"}"#).unwrap_err();
+        assert_eq!(unknown.code, ErrorCode::UnknownType);
+        let json = format!(r#"{{"type":"send","id":"{ID}","to":{{"user":"BOB"}},"body":1}}"#);
+        let bad_user = decode(&json).unwrap_err();
+        assert_eq!(bad_user.code, ErrorCode::BadFrame);
+        assert_eq!(bad_user.reference.unwrap().to_string(), ID);
+        let body = "x".repeat(70_000);
+        let json = format!(r#"{{"type":"send","id":"{ID}","to":{{"user":"b"}},"body":"{body}"}}"#);
+        assert_eq!(decode(&json).unwrap_err().code, ErrorCode::TooLarge);
+        assert_eq!(decode("[1]").unwrap_err().code, ErrorCode::BadFrame);
+        assert_eq!(decode("{").unwrap_err().code, ErrorCode::BadFrame);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in ".{0,200}") {
+            let _ = decode(&text);
+        }
+
+        #[test]
+        fn ack_is_the_greater(seq in any::<u64>(), riding in any::<u64>()) {
+            let json = format!(r#"{{"type":"ack","seq":{seq},"ack":{riding}}}"#);
+            prop_assert_eq!(decode(&json).unwrap().ack, Some(seq.max(riding)));
+        }
+    }
+}
