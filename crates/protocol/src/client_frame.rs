@@ -26,7 +26,7 @@ pub struct ClientFrame<'a> {
 /// The kinds of client frames.
 #[derive(Debug)]
 pub enum ClientFrameKind<'a> {
-    /// Signs in; the first frame, unless the token came in a header.
+    /// Signs in; always the first frame.
     Hello {
         /// The bearer token; may be absent when the HTTP request carried one.
         token: Option<Cow<'a, str>>,

@@ -3,16 +3,27 @@
 //! The texts here are the ones `docs/protocol.md` lists; a test holds the
 //! tables there to these enums.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 macro_rules! coded {
     ($(#[$doc:meta])* $name:ident { $($(#[doc = $text:literal])+ $variant:ident = $code:literal $(, $close:literal)?;)+ }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "snake_case")]
         pub enum $name {
             $($(#[doc = $text])+ $variant,)+
+            /// One that this build does not know: later servers may have more. Never sent.
+            #[cfg_attr(feature = "schema", schemars(skip))]
+            Unknown,
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let code = std::borrow::Cow::<'de, str>::deserialize(d)?;
+                let known = Self::ALL.iter().find(|known| known.as_str() == code);
+                Ok(known.copied().unwrap_or(Self::Unknown))
+            }
         }
 
         impl $name {
@@ -21,12 +32,15 @@ macro_rules! coded {
 
             /// The code as it stands on the wire.
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $code),+ }
+                match self { $(Self::$variant => $code,)+ Self::Unknown => "unknown" }
             }
 
             /// What it means, in a sentence.
             pub fn describe(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($text),+).trim_ascii()),+ }
+                match self {
+                    $(Self::$variant => concat!($($text),+).trim_ascii(),)+
+                    Self::Unknown => "A code this build does not know.",
+                }
             }
         }
 
@@ -45,7 +59,7 @@ coded! {
         BadFrame = "bad_frame";
         /// The `type` is not one of this protocol version. Mend the client or use an older server's types.
         UnknownType = "unknown_type";
-        /// A known frame in the wrong place: a second `hello`, or anything before the first.
+        /// A known frame in the wrong place: a second `hello`.
         UnexpectedFrame = "unexpected_frame";
         /// Token missing, wrong, expired, revoked or of a disabled user. Get a new token.
         Unauthorized = "unauthorized";
@@ -121,7 +135,7 @@ impl CloseReason {
             Self::InvalidUtf8 => 1007,
             Self::TooManyErrors => 1008,
             Self::TooLarge => 1009,
-            Self::Internal => 1011,
+            Self::Internal | Self::Unknown => 1011,
             Self::Overloaded => 1013,
             Self::Replaced => 4001,
             Self::AuthTimeout => 4002,
@@ -161,5 +175,7 @@ mod tests {
                 format!("\"{}\"", reason.as_str())
             );
         }
+        let later: ErrorCode = serde_json::from_str("\"of_a_later_version\"").unwrap();
+        assert_eq!(later, ErrorCode::Unknown);
     }
 }

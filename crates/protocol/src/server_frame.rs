@@ -146,7 +146,7 @@ frame! {
     Bye "bye" {
         /// Why.
         reason: CloseReason,
-        /// When to connect again; absent when connecting again is of no use.
+        /// Not before this should the client connect again; absent: its own back-off, if the reason allows.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     }
