@@ -230,13 +230,17 @@ pub struct StoreStats {
     pub expired_total: u64,
     /// Dead letters held.
     pub dead_letters: u64,
+    /// Mailboxes in memory.
+    pub resident: u64,
 }
 
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has the data directory open.
-    #[error("the data directory {0} is in use by another process; stop that one first or choose another --data-dir")]
+    #[error(
+        "the data directory {0} is in use by another process; stop that one first or choose another --data-dir"
+    )]
     InUse(std::path::PathBuf),
     /// A file operation failed.
     #[error("{action} {path}: {source}")]
@@ -262,13 +266,32 @@ pub enum StoreError {
         what: String,
     },
     /// Written by a later version.
-    #[error("the data directory has format {found}, this build reads up to {supported}; use a newer stonechat")]
+    #[error(
+        "the data directory has format {found}, this build reads up to {supported}; use a newer stonechat"
+    )]
     Version {
         /// Format found.
         found: u32,
         /// Latest format this build reads.
         supported: u32,
     },
+    /// A setting is out of bounds.
+    #[error("store configuration: {0}")]
+    Config(String),
+    /// The user has as many devices as are allowed.
+    #[error("user {user} has {devices_max} devices already; remove one first")]
+    TooManyDevices {
+        /// The user.
+        user: UserId,
+        /// How many are allowed.
+        devices_max: usize,
+    },
+    /// Too many reads wait for the database.
+    #[error("too many reads wait for the database; try again in a moment")]
+    Overloaded,
+    /// A value or its name is too long.
+    #[error("{0}")]
+    TooLarge(&'static str),
     /// There is no such user.
     #[error("there is no user {0}")]
     UnknownUser(UserId),
@@ -409,7 +432,11 @@ pub trait Store: Send + Sync + 'static {
     /// Removes an account and its mailbox. Durable when ready.
     fn remove_account(&self, user: &UserId) -> BoxFuture<'static, Result<(), StoreError>>;
     /// A small durable value by name (signing keys, revoked tokens, ...); at most 64 KiB.
-    fn put_value(&self, key: &str, value: Option<Bytes>) -> BoxFuture<'static, Result<(), StoreError>>;
+    fn put_value(
+        &self,
+        key: &str,
+        value: Option<Bytes>,
+    ) -> BoxFuture<'static, Result<(), StoreError>>;
     /// Values whose names start with `prefix`.
     fn values(&self, prefix: &str) -> BoxFuture<'static, Result<Vec<(String, Bytes)>, StoreError>>;
 

@@ -1,1 +1,60 @@
-//! The durable store of Stonechat: journal, committer and sled.
+//! The durable store of Stonechat: mailboxes, their messages, cursors and
+//! receipts, accounts, and small values.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `api` | the contract: types and the [`Store`] trait |
+//! | `config` | settings, clock, injected faults |
+//! | `store` | [`JournalStore`]: the trait over everything below |
+//! | `committer`, `queue`, `reserve` | the thread that assigns places and owns the journal |
+//! | `journal` | segments, frames, records: bytes in files |
+//! | `shared`, `mailbox`, `receipts` | what is in memory |
+//! | `reads`, `accounts`, `dead`, `expire` | what the trait's calls do |
+//! | `housekeeper`, `migrate`, `checkpoint` | memory to database, and the journal forgets |
+//! | `recover` | database and journal to memory, at the start |
+//! | `sledstore` | all use of sled: trees, keys, values, syncs |
+//! | `layout`, `files` | the data directory |
+//! | `check`, `compact` | for a stopped node |
+//!
+//! **Architecture invariant:** this is the only crate that names sled, and the
+//! only one that opens files under the data directory. It decides nothing about
+//! delivery: what is sent again, to whom and when is `delivery`'s business.
+//!
+//! **Architecture invariant:** nothing is told of a message before the journal's
+//! data sync that covers it has returned. There is one place that calls the
+//! sink, and it runs after the sync, on the thread that synced.
+
+mod accounts;
+mod api;
+mod check;
+mod checkpoint;
+mod codec;
+mod committer;
+mod compact;
+mod config;
+
+mod dead;
+mod expire;
+mod files;
+mod housekeeper;
+mod journal;
+mod layout;
+mod mailbox;
+mod migrate;
+mod queue;
+mod reads;
+mod receipts;
+mod recover;
+mod reserve;
+mod shared;
+mod sledstore;
+mod store;
+mod telemetry;
+mod workers;
+
+pub use api::*;
+pub use check::{CheckReport, check};
+pub use compact::{CompactReport, compact};
+pub use config::{Clock, Faults, StoreConfig, WriteFault};
+pub use mailbox::Mailbox;
+pub use store::JournalStore;

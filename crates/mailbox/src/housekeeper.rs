@@ -1,0 +1,225 @@
+//! The housekeeper: the thread that moves messages from memory to the
+//! database, writes bookkeeping down, and releases the journal.
+//!
+//! It wakes for what is due and otherwise sleeps. The steps themselves are in
+//! `migrate` and `checkpoint`; here is only when they happen.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use stonechat_protocol::{Seq, UserId};
+use tokio::sync::oneshot;
+
+use crate::api::{StoreError, Unavailable};
+use crate::mailbox::Mailbox;
+use crate::queue::Job;
+use crate::shared::Core;
+use crate::{checkpoint, migrate};
+
+/// How often it looks while there is something that will be due.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Chunks to be removed from the database.
+#[derive(Debug)]
+pub(crate) struct Garbage {
+    pub(crate) since: Instant,
+    pub(crate) user: UserId,
+    pub(crate) chunks: Vec<(Seq, u8)>,
+}
+
+/// What waits for the housekeeper. Bounded by resident mailboxes (each is in a list
+/// once) and by the chunks of the mailboxes garbage comes from.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    lists: Mutex<Lists>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    /// Mailboxes with recent messages, by when the first of them came.
+    aging: VecDeque<(u64, Arc<Mailbox>)>,
+    /// Mailboxes to be written to the database.
+    dirty: Vec<Arc<Mailbox>>,
+    garbage: VecDeque<Garbage>,
+    poked: bool,
+    idle: bool,
+    stop: bool,
+}
+
+impl Upkeep {
+    pub(crate) fn aging(&self, mailbox: &Arc<Mailbox>, at_ms: u64) {
+        self.lists
+            .lock()
+            .aging
+            .push_back((at_ms, Arc::clone(mailbox)));
+    }
+
+    pub(crate) fn dirty(&self, mailbox: &Arc<Mailbox>) {
+        self.lists.lock().dirty.push(Arc::clone(mailbox));
+    }
+
+    pub(crate) fn garbage(&self, user: &UserId, chunks: Vec<(Seq, u8)>) {
+        self.lists.lock().garbage.push_back(Garbage {
+            since: Instant::now(),
+            user: user.clone(),
+            chunks,
+        });
+    }
+
+    /// Takes the next mailbox whose recent messages began at or before `before_ms`.
+    pub(crate) fn pop_aging(&self, before_ms: u64) -> Option<Arc<Mailbox>> {
+        let mut lists = self.lists.lock();
+        let next = lists.aging.pop_front_if(|(at_ms, _)| *at_ms <= before_ms);
+        next.map(|(_, mailbox)| mailbox)
+    }
+
+    /// Mailboxes with recent messages.
+    pub(crate) fn with_recent(&self) -> Vec<Arc<Mailbox>> {
+        let lists = self.lists.lock();
+        lists
+            .aging
+            .iter()
+            .map(|(_, mailbox)| Arc::clone(mailbox))
+            .collect()
+    }
+
+    pub(crate) fn take_dirty(&self) -> Vec<Arc<Mailbox>> {
+        std::mem::take(&mut self.lists.lock().dirty)
+    }
+
+    pub(crate) fn pop_garbage(&self, before: Instant) -> Option<Garbage> {
+        self.lists
+            .lock()
+            .garbage
+            .pop_front_if(|garbage| garbage.since <= before)
+    }
+
+    /// Garbage old enough to go is waiting.
+    fn garbage_due(&self, before: Instant) -> bool {
+        let lists = self.lists.lock();
+        lists
+            .garbage
+            .front()
+            .is_some_and(|garbage| garbage.since <= before)
+    }
+
+    /// Something changed that it should look at now.
+    pub(crate) fn poke(&self) {
+        self.lists.lock().poked = true;
+        self.wake.notify_one();
+    }
+
+    /// There is something that will be due some day.
+    pub(crate) fn wake_if_idle(&self) {
+        let mut lists = self.lists.lock();
+        if std::mem::take(&mut lists.idle) {
+            lists.poked = true;
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lists.lock().stop = true;
+        self.wake.notify_one();
+    }
+
+    /// Sleeps; `false`: the store is closing.
+    fn sleep(&self, anything_ahead: bool) -> bool {
+        let mut lists = self.lists.lock();
+        if !lists.poked && !lists.stop {
+            if anything_ahead || !lists.aging.is_empty() || !lists.garbage.is_empty() {
+                self.wake.wait_for(&mut lists, TICK);
+            } else {
+                lists.idle = true;
+                self.wake.wait(&mut lists);
+            }
+        }
+        lists.idle = false;
+        lists.poked = false;
+        !lists.stop
+    }
+}
+
+/// The thread's body.
+pub(crate) fn run(core: &Core) {
+    let mut rotated = false;
+    loop {
+        // A segment that holds something will have to be released some day.
+        let ahead = !journal_is_empty(core);
+        if !core.upkeep.sleep(ahead) || core.abandoned() {
+            return;
+        }
+        if core.unavailable() == Some(Unavailable::DiskFull) {
+            // sled cannot survive a failed write: nothing is written until there is room.
+            continue;
+        }
+        if core.unavailable() == Some(Unavailable::Failed) {
+            return;
+        }
+        if let Err(error) = round(core, &mut rotated) {
+            match error {
+                StoreError::Unavailable(_) => {}
+                error => {
+                    tracing::error!(%error, "the mailbox database failed; accepting nothing more");
+                    core.database_failed(error);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Only the segment being written is there, and nothing was written to it.
+fn journal_is_empty(core: &Core) -> bool {
+    let (segments, bytes) = core.table.totals();
+    segments <= 1 && bytes <= crate::journal::segment::HEADER_BYTES as u64
+}
+
+fn round(core: &Core, rotated: &mut bool) -> Result<(), StoreError> {
+    let pressed = core.wants_room();
+    migrate::due(core, pressed)?;
+    if pressed || core.table.active_age() >= Some(core.config.segment_age_max) {
+        // One new segment for each time there is need for it, not one a tick.
+        if !pressed || !*rotated {
+            rotate(core)?;
+        }
+    }
+    *rotated = pressed;
+    let grace = core.config.receipt_grace;
+    let before = Instant::now().checked_sub(grace);
+    let releasable = core.table.oldest().is_some_and(|(_, closed)| {
+        closed.is_some_and(|at| before.is_some_and(|limit| at <= limit))
+    });
+    if releasable || before.is_some_and(|limit| core.upkeep.garbage_due(limit)) {
+        checkpoint::run(core, grace)?;
+    }
+    core.evict();
+    core.update_pressure();
+    core.telemetry.gauges(core);
+    Ok(())
+}
+
+/// Has the committer start a new segment.
+pub(crate) fn rotate(core: &Core) -> Result<(), StoreError> {
+    ask(core, Job::Rotate)
+}
+
+/// Waits until everything lazy noted before is durable.
+pub(crate) fn flush(core: &Core) -> Result<(), StoreError> {
+    ask(core, Job::Flush)
+}
+
+/// Puts a job to the committer and waits for the answer. Not for the committer's own thread.
+pub(crate) fn ask(
+    core: &Core,
+    job: impl FnOnce(crate::queue::Done) -> Job,
+) -> Result<(), StoreError> {
+    let (done, answer) = oneshot::channel();
+    core.queue.push_job(job(done));
+    answer
+        .blocking_recv()
+        .unwrap_or(Err(StoreError::Unavailable(Unavailable::Closing)))
+}

@@ -1,0 +1,193 @@
+//! What waits for the committer.
+//!
+//! Bounds: appends by `queue_bytes_max`, the list of mailboxes with something
+//! lazy to write by the number of resident mailboxes (each is in it once),
+//! other jobs by their callers, who wait for the answer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use crate::api::{Append, StoreError};
+use crate::journal::Record;
+use crate::mailbox::Mailbox;
+
+/// Answers whoever waits for a job.
+pub(crate) type Done = oneshot::Sender<Result<(), StoreError>>;
+
+/// Work for the committer.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Commit a message.
+    Append(Append),
+    /// Commit a record; answered when it is durable and applied.
+    Record { record: Record, done: Done },
+    /// Answered when everything before is committed and the sink has returned.
+    Barrier(Done),
+    /// Answered when everything lazy that was noted before is durable, or with why it is not.
+    Flush(Done),
+    /// Start a new segment, so that the current one can be released.
+    Rotate(Done),
+    /// The database failed: tell the sink and accept nothing more.
+    Fail(StoreError),
+    /// Write the closing record and end.
+    Close(Done),
+}
+
+/// What the committer takes in one go.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) lazy: Vec<Arc<Mailbox>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    jobs: VecDeque<Job>,
+    bytes: u64,
+    appends: u64,
+    lazy: Vec<Arc<Mailbox>>,
+    lazy_since: Option<Instant>,
+    /// The committer sleeps.
+    idle: bool,
+    /// Look at something other than the queue.
+    interrupted: bool,
+    /// The committer ended: nobody will answer.
+    ended: bool,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(crate) struct CommitQueue {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+}
+
+fn append_bytes(job: &Job) -> u64 {
+    match job {
+        Job::Append(append) => append.envelope.body.len() as u64 + 256,
+        _ => 0,
+    }
+}
+
+impl CommitQueue {
+    /// Queues a job, unless appends for more than `bytes_max` wait already: then it comes
+    /// back, as it does when the committer has ended.
+    pub(crate) fn push(&self, job: Job, bytes_max: u64) -> Result<(), Box<Job>> {
+        let bytes = append_bytes(&job);
+        let mut inner = self.inner.lock();
+        if inner.ended || (bytes > 0 && inner.bytes >= bytes_max) {
+            return Err(Box::new(job));
+        }
+        inner.bytes += bytes;
+        inner.appends += u64::from(bytes > 0);
+        inner.jobs.push_back(job);
+        let wake = std::mem::take(&mut inner.idle);
+        drop(inner);
+        if wake {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Queues a job that is not an append; its waiter hears nothing when the committer has ended.
+    pub(crate) fn push_job(&self, job: Job) {
+        // Dropping the job closes the waiter's channel, which it reports as closing.
+        drop(self.push(job, u64::MAX));
+    }
+
+    /// The database failed.
+    pub(crate) fn fail(&self, error: StoreError) {
+        self.push_job(Job::Fail(error));
+    }
+
+    /// A mailbox has something to be journaled within the lazy interval.
+    pub(crate) fn push_lazy(&self, mailbox: &Arc<Mailbox>) {
+        let mut inner = self.inner.lock();
+        inner.lazy.push(Arc::clone(mailbox));
+        if inner.lazy_since.is_none() {
+            inner.lazy_since = Some(Instant::now());
+            let wake = std::mem::take(&mut inner.idle);
+            drop(inner);
+            if wake {
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    /// Waits for work and takes it: jobs of at most about `bytes_max`, everything lazy.
+    /// Empty after `timeout`.
+    pub(crate) fn take(
+        &self,
+        bytes_max: u64,
+        lazy_flush: Duration,
+        linger: Duration,
+        timeout: Option<Duration>,
+    ) -> Work {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut inner = self.inner.lock();
+        while inner.jobs.is_empty() && !std::mem::take(&mut inner.interrupted) {
+            let lazy = inner.lazy_since.map(|since| since + lazy_flush);
+            let until = [lazy, deadline].into_iter().flatten().min();
+            match until {
+                Some(until) if until <= Instant::now() => break,
+                Some(until) => {
+                    // A lazy entry may come meanwhile and has to wake us only when nothing
+                    // else bounds the sleep.
+                    inner.idle = true;
+                    self.wake.wait_until(&mut inner, until);
+                }
+                None => {
+                    inner.idle = true;
+                    self.wake.wait(&mut inner);
+                }
+            }
+            inner.idle = false;
+        }
+        if !linger.is_zero() && inner.bytes < bytes_max {
+            self.wake.wait_for(&mut inner, linger);
+        }
+        let mut work = Work::default();
+        let mut bytes = 0;
+        while bytes < bytes_max
+            && let Some(job) = inner.jobs.pop_front()
+        {
+            let size = append_bytes(&job);
+            bytes += size;
+            inner.bytes -= size;
+            inner.appends -= u64::from(size > 0);
+            work.jobs.push(job);
+        }
+        work.lazy = std::mem::take(&mut inner.lazy);
+        inner.lazy_since = None;
+        work
+    }
+
+    /// Nobody takes from the queue any more; what is left is handed back.
+    pub(crate) fn end(&self) -> Vec<Job> {
+        let mut inner = self.inner.lock();
+        inner.ended = true;
+        inner.bytes = 0;
+        inner.appends = 0;
+        inner.jobs.drain(..).collect()
+    }
+
+    /// Wakes the committer, to look at something other than the queue.
+    pub(crate) fn wake(&self) {
+        self.inner.lock().interrupted = true;
+        self.wake.notify_one();
+    }
+
+    /// Bytes of appends waiting.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.inner.lock().bytes
+    }
+
+    /// Appends waiting.
+    pub(crate) fn appends(&self) -> u64 {
+        self.inner.lock().appends
+    }
+}

@@ -1,0 +1,391 @@
+//! What the store's threads share: resident mailboxes, totals, queues, the
+//! database, and whether appends are accepted.
+//!
+//! Locks, in the order they may be taken: a load lock, `maintenance`, one
+//! mailbox, then the leaf locks (commit queue, upkeep lists, segment table).
+//! Never two mailboxes at once.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+use dashmap::DashMap;
+use parking_lot::{Mutex, MutexGuard};
+use stonechat_protocol::{Seq, UserId};
+use tokio::sync::Notify;
+
+use crate::api::{Account, StoreError, Unavailable};
+use crate::config::StoreConfig;
+use crate::housekeeper::Upkeep;
+use crate::journal::segment::SegmentTable;
+use crate::mailbox::{Freed, Mailbox, State};
+use crate::queue::CommitQueue;
+use crate::sledstore::Database;
+use crate::telemetry::Telemetry;
+
+const LOAD_LOCKS: usize = 64;
+
+/// Figures of the whole store, kept.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) messages: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) recent_bytes: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    pub(crate) dead: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+}
+
+impl Totals {
+    /// Counts the difference of one mailbox's counters.
+    fn adjust(&self, before: (u64, u64), after: (u64, u64)) {
+        let add = |total: &AtomicU64, before: u64, after: u64| {
+            // Wrapping on purpose: adding a negative difference.
+            total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        };
+        add(&self.messages, before.0, after.0);
+        add(&self.bytes, before.1, after.1);
+    }
+}
+
+/// Shared by the store's handle and its threads.
+pub(crate) struct Core {
+    pub(crate) config: StoreConfig,
+    /// How many times the data directory was opened, this time included.
+    pub(crate) epoch: u64,
+    pub(crate) opened: Instant,
+    residents: DashMap<UserId, Arc<Mailbox>>,
+    load_locks: [Mutex<()>; LOAD_LOCKS],
+    hasher: RandomState,
+    pub(crate) accounts: DashMap<UserId, Option<Account>>,
+    pub(crate) totals: Totals,
+    pub(crate) queue: CommitQueue,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) table: Arc<SegmentTable>,
+    /// Every record below this position is reflected in memory.
+    pub(crate) applied: AtomicU64,
+    database: ArcSwapOption<Database>,
+    /// Held by whatever rewrites stored messages: one at a time.
+    pub(crate) maintenance: Mutex<()>,
+    /// Held by a checkpoint.
+    pub(crate) checkpointing: Mutex<()>,
+    /// Held by whoever numbers or removes a dead letter.
+    pub(crate) dead_letters: Mutex<()>,
+    /// The journal is being replayed.
+    recovering: AtomicBool,
+    status: AtomicU8,
+    busy: AtomicBool,
+    room: Notify,
+    /// Threads end at once and write nothing more (tests simulate a crash).
+    pub(crate) abandoned: AtomicBool,
+    pub(crate) telemetry: Telemetry,
+}
+
+const OPEN: u8 = 0;
+const DISK_FULL: u8 = 1;
+const CLOSING: u8 = 2;
+const FAILED: u8 = 3;
+
+impl Core {
+    pub(crate) fn new(
+        config: StoreConfig,
+        epoch: u64,
+        database: Database,
+        table: Arc<SegmentTable>,
+    ) -> Self {
+        Self {
+            config,
+            epoch,
+            opened: Instant::now(),
+            residents: DashMap::new(),
+            load_locks: std::array::from_fn(|_| Mutex::new(())),
+            hasher: RandomState::new(),
+            accounts: DashMap::new(),
+            totals: Totals::default(),
+            queue: CommitQueue::default(),
+            upkeep: Upkeep::default(),
+            table,
+            applied: AtomicU64::new(0),
+            database: ArcSwapOption::from_pointee(database),
+            maintenance: Mutex::new(()),
+            checkpointing: Mutex::new(()),
+            dead_letters: Mutex::new(()),
+            recovering: AtomicBool::new(true),
+            status: AtomicU8::new(OPEN),
+            busy: AtomicBool::new(false),
+            room: Notify::new(),
+            abandoned: AtomicBool::new(false),
+            telemetry: Telemetry::new(),
+        }
+    }
+
+    /// The database, unless the store is closed.
+    pub(crate) fn database(&self) -> Result<Arc<Database>, StoreError> {
+        self.database
+            .load_full()
+            .ok_or(StoreError::Unavailable(Unavailable::Closing))
+    }
+
+    /// Lets go of the database; the last user closes it.
+    pub(crate) fn drop_database(&self) {
+        self.database.store(None);
+    }
+
+    /// Milliseconds since the store was opened.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        self.opened.elapsed().as_millis() as u64
+    }
+
+    pub(crate) fn abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
+    }
+
+    // --- status
+
+    pub(crate) fn unavailable(&self) -> Option<Unavailable> {
+        match self.status.load(Ordering::Acquire) {
+            OPEN => None,
+            DISK_FULL => Some(Unavailable::DiskFull),
+            CLOSING => Some(Unavailable::Closing),
+            _ => Some(Unavailable::Failed),
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.status.load(Ordering::Acquire) == CLOSING
+    }
+
+    /// The replay is over.
+    pub(crate) fn recovered(&self) {
+        self.recovering.store(false, Ordering::Release);
+    }
+
+    /// Moves on to a status; one that is final is never left for a lesser one.
+    pub(crate) fn set_unavailable(&self, why: Unavailable) -> bool {
+        let value = match why {
+            Unavailable::DiskFull => DISK_FULL,
+            Unavailable::Closing => CLOSING,
+            Unavailable::Failed => FAILED,
+        };
+        let before = self.status.fetch_max(value, Ordering::AcqRel);
+        before < value
+    }
+
+    /// The disk has room again.
+    pub(crate) fn disk_has_room(&self) {
+        let _ = self
+            .status
+            .compare_exchange(DISK_FULL, OPEN, Ordering::AcqRel, Ordering::Acquire);
+        self.room.notify_waiters();
+    }
+
+    /// The database failed: sled's write errors are sticky, so this is final.
+    pub(crate) fn database_failed(&self, error: StoreError) {
+        if self.set_unavailable(Unavailable::Failed) {
+            self.queue.fail(error);
+        }
+    }
+
+    // --- back-pressure
+
+    fn journal_pressure(&self, percent: u64) -> bool {
+        self.table.totals().1 > self.config.journal_bytes_max / 100 * percent
+    }
+
+    fn memory_pressure(&self, percent: u64) -> bool {
+        let recent = self.totals.recent_bytes.load(Ordering::Relaxed);
+        recent > self.config.recent_bytes_max / 100 * percent
+    }
+
+    /// Senders have to wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
+    }
+
+    /// Looks at the limits after they moved; wakes who waits when there is room again.
+    pub(crate) fn update_pressure(&self) {
+        if self.is_busy() {
+            let queued = self.queue.bytes() > self.config.queue_bytes_max / 2;
+            if !queued && !self.journal_pressure(80) && !self.memory_pressure(150) {
+                self.busy.store(false, Ordering::Release);
+                tracing::info!("journal and memory have room again");
+                self.room.notify_waiters();
+            }
+        } else if self.journal_pressure(100) || self.memory_pressure(200) {
+            self.set_busy();
+        }
+    }
+
+    /// Senders wait from now on until there is room.
+    pub(crate) fn set_busy(&self) {
+        if !self.busy.swap(true, Ordering::AcqRel) {
+            let (segments, journal_bytes) = self.table.totals();
+            let recent_bytes = self.totals.recent_bytes.load(Ordering::Relaxed);
+            tracing::info!(
+                segments,
+                journal_bytes,
+                recent_bytes,
+                "senders wait for the store"
+            );
+        }
+        self.upkeep.poke();
+    }
+
+    /// The housekeeper should move messages whatever their age.
+    pub(crate) fn wants_room(&self) -> bool {
+        self.is_busy() || self.memory_pressure(100) || self.journal_pressure(50)
+    }
+
+    /// Ready once senders need not wait.
+    pub(crate) async fn ready(self: Arc<Self>) {
+        loop {
+            let notified = self.room.notified();
+            let mut notified = std::pin::pin!(notified);
+            notified.as_mut().enable();
+            if !self.is_busy() && self.unavailable() != Some(Unavailable::DiskFull) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Wakes everyone who waits for room, to learn that there will be none.
+    pub(crate) fn wake_waiters(&self) {
+        self.busy.store(false, Ordering::Release);
+        self.room.notify_waiters();
+    }
+
+    // --- mailboxes
+
+    /// Changes a mailbox and keeps the totals in step.
+    pub(crate) fn update<R>(&self, mailbox: &Mailbox, change: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = mailbox.lock();
+        let before = (state.messages, state.bytes);
+        let result = change(&mut state);
+        let after = (state.messages, state.bytes);
+        drop(state);
+        if before != after {
+            self.totals.adjust(before, after);
+        }
+        result
+    }
+
+    /// Accounts for what left a mailbox.
+    pub(crate) fn freed(&self, mailbox: &Mailbox, freed: Freed) {
+        self.totals
+            .recent_bytes
+            .fetch_sub(freed.memory_bytes, Ordering::Relaxed);
+        for (segment, count) in freed.segments {
+            self.table.live(segment, 0, count);
+        }
+        if !freed.chunks.is_empty() {
+            self.upkeep.garbage(mailbox.user(), freed.chunks);
+        }
+    }
+
+    /// The mailbox has to be written to the database before the journal may forget.
+    pub(crate) fn mark_dirty(&self, mailbox: &Arc<Mailbox>, state: &mut State) {
+        if !state.dirty {
+            state.dirty = true;
+            self.upkeep.dirty(mailbox);
+        }
+    }
+
+    /// Something of the mailbox has to be journaled, soon.
+    pub(crate) fn mark_lazy(&self, mailbox: &Arc<Mailbox>, state: &mut State) {
+        self.mark_dirty(mailbox, state);
+        if !state.lazy {
+            state.lazy = true;
+            self.queue.push_lazy(mailbox);
+        }
+    }
+
+    pub(crate) fn resident(&self, user: &UserId) -> Option<Arc<Mailbox>> {
+        let mailbox = Arc::clone(self.residents.get(user)?.value());
+        mailbox.touch();
+        Some(mailbox)
+    }
+
+    /// Mailboxes in memory.
+    pub(crate) fn residents(&self) -> usize {
+        self.residents.len()
+    }
+
+    fn load_lock(&self, user: &UserId) -> MutexGuard<'_, ()> {
+        let slot = self.hasher.hash_one(user) as usize % LOAD_LOCKS;
+        self.load_locks[slot].lock()
+    }
+
+    /// The mailbox from memory or the database, created empty when there is none.
+    /// Blocks on the database. Returns the mailbox and the `lsn` it was stored with when
+    /// it was not in memory.
+    pub(crate) fn load(&self, user: &UserId) -> Result<(Arc<Mailbox>, Option<u64>), StoreError> {
+        // Held over the look-up: otherwise a slow loader could bring back a mailbox that was
+        // loaded, changed, stored and dropped by another meanwhile.
+        let _guard = self.load_lock(user);
+        if let Some(mailbox) = self.resident(user) {
+            return Ok((mailbox, None));
+        }
+        let database = self.database()?;
+        let meta = database.get_meta(user)?.unwrap_or_default();
+        let lsn = meta.lsn;
+        let floor = meta.floor;
+        let stored = (meta.messages, meta.bytes);
+        let (chunks, void) = database.chunks(user, meta.migrated_upto)?;
+        for key in void {
+            database.messages.remove(key)?;
+        }
+        let gone: Vec<(Seq, u8)> = chunks
+            .iter()
+            .filter(|chunk| chunk.last() <= floor)
+            .map(|chunk| (chunk.first, chunk.parts))
+            .collect();
+        if !gone.is_empty() {
+            self.upkeep.garbage(user, gone);
+        }
+        let mut state = State::from_meta(meta, chunks);
+        self.totals.adjust(stored, (state.messages, state.bytes));
+        // The replay does this at its end, when it knows the last place.
+        let changed =
+            !self.recovering.load(Ordering::Acquire) && state.settle_connections(self.epoch);
+        let mailbox = Arc::new(Mailbox::new(user.clone(), state));
+        if changed {
+            self.mark_dirty(&mailbox, &mut mailbox.lock());
+        }
+        self.residents.insert(user.clone(), Arc::clone(&mailbox));
+        Ok((mailbox, Some(lsn)))
+    }
+
+    /// Drops idle mailboxes until `resident_max` are left, those unused for longest first
+    /// (one round of the clock algorithm a call).
+    pub(crate) fn evict(&self) {
+        let excess = self
+            .residents
+            .len()
+            .saturating_sub(self.config.resident_max);
+        if excess == 0 {
+            return;
+        }
+        let candidates: Vec<UserId> = self
+            .residents
+            .iter()
+            .filter(|entry| Arc::strong_count(entry.value()) == 1 && !entry.value().take_touched())
+            .map(|entry| entry.key().clone())
+            .take(excess)
+            .collect();
+        for user in candidates {
+            let _guard = self.load_lock(&user);
+            self.residents.remove_if(&user, |_, mailbox| {
+                // Nobody can gain a reference while the map's shard is locked.
+                let state = mailbox.lock();
+                Arc::strong_count(mailbox) == 1
+                    && !state.dirty
+                    && !state.lazy
+                    && !state.aging
+                    && state.recent.is_empty()
+            });
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The store's metrics, with handles made once.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+
+use crate::shared::Core;
+
+/// Handles of all metrics of the store.
+pub(crate) struct Telemetry {
+    sync_seconds: Histogram,
+    batch_messages: Histogram,
+    journal_bytes: Gauge,
+    recent_bytes: Gauge,
+    messages: Gauge,
+    sled_bytes: Gauge,
+    expired_total: Counter,
+}
+
+impl Telemetry {
+    pub(crate) fn new() -> Self {
+        Self {
+            sync_seconds: metrics::histogram!("stonechat_journal_sync_seconds"),
+            batch_messages: metrics::histogram!("stonechat_journal_batch_messages"),
+            journal_bytes: metrics::gauge!("stonechat_journal_bytes"),
+            recent_bytes: metrics::gauge!("stonechat_store_recent_bytes"),
+            messages: metrics::gauge!("stonechat_store_messages"),
+            sled_bytes: metrics::gauge!("stonechat_store_sled_bytes"),
+            expired_total: metrics::counter!("stonechat_store_expired_total"),
+        }
+    }
+
+    /// The journal was synced.
+    pub(crate) fn synced(&self, took: Duration) {
+        self.sync_seconds.record(took.as_secs_f64());
+    }
+
+    /// A batch was committed.
+    pub(crate) fn batch(&self, messages: usize) {
+        if messages > 0 {
+            self.batch_messages.record(messages as f64);
+        }
+    }
+
+    /// Messages expired.
+    pub(crate) fn expired(&self, messages: u64) {
+        self.expired_total.increment(messages);
+    }
+
+    /// What is kept, not counted as it happens.
+    pub(crate) fn gauges(&self, core: &Core) {
+        let totals = &core.totals;
+        self.journal_bytes.set(core.table.totals().1 as f64);
+        self.recent_bytes
+            .set(totals.recent_bytes.load(Ordering::Relaxed) as f64);
+        self.messages
+            .set(totals.messages.load(Ordering::Relaxed) as f64);
+        if let Ok(database) = core.database() {
+            self.sled_bytes.set(database.bytes() as f64);
+        }
+    }
+}
