@@ -1,1 +1,32 @@
-//! Session, router, registry and offline-queue actors.
+//! Who receives a message: sessions, the router with its registry, and the
+//! offline queues that own the mailboxes.
+//!
+//! **Architecture invariant:** no socket, no HTTP, no JSON. An edge speaks in
+//! [`Input`]s and [`Event`]s. Decisions are made in `stonechat_delivery`; what
+//! is here carries them out.
+//!
+//! One message's way: an edge's [`SessionLink::input`] → the sender's session
+//! (`session::sending`) → the store's journal → `sink` → the recipient's
+//! offline queue (`offline_queue`) → the recipient's session
+//! (`session::outgoing`) → the [`Outlet`] of each device. `docs/architecture.md`
+//! follows it in full.
+
+mod api;
+mod broker;
+mod config;
+mod figures;
+mod offline_queue;
+mod outlet;
+mod receipts;
+mod registry;
+mod router;
+mod session;
+mod settle;
+mod shared;
+mod sink;
+
+pub use api::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
+pub use broker::{Attached, Broker, InputError, SessionLink};
+pub use config::{BrokerConfig, RateConfig};
+pub use outlet::{Closed, Drain, Event, Outlet, OutletLimits, Taken, outlet};
+pub use sink::{SinkHandle, commit_sink};

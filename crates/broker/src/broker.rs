@@ -1,0 +1,401 @@
+//! The broker's front door: what an edge and the admin API call.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix_rt::ArbiterHandle;
+use smallvec::SmallVec;
+use stonechat_actors::{
+    ActorRef, AskError, ChildSpec, StartError, Strategy, SupervisorSpec, Tree,
+};
+use stonechat_mailbox::{Append, DeadLetter, Envelope, Store, StoreError};
+use stonechat_protocol::{CloseReason, DeviceId, UserId};
+use tokio::sync::oneshot;
+
+use crate::config::BrokerConfig;
+use crate::offline_queue::{self, OfflineQueue};
+use crate::registry::{Anchor, Slot};
+use crate::router::{self, RETRY_AFTER_MS, Route, Router};
+use crate::session::{self, Connect, Connected, FromClient, Gone, Session};
+use crate::shared::{Queue, Shared, now_ms};
+use crate::sink::SinkHandle;
+use crate::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
+
+/// How long the router, a session or the store may take to connect a device.
+const ATTACH_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a frame may wait for room in a session's inbox.
+const INPUT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a notice that a connection is gone may wait.
+const GONE_DEADLINE: Duration = Duration::from_secs(60);
+/// Batches of commits that may wait for an offline queue, and acknowledgements beside them.
+const QUEUE_INBOX: u32 = 65_536;
+/// Connects and ends that may wait for the router.
+const ROUTER_INBOX: u32 = 65_536;
+
+/// Handle to the broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+/// A connected device's way to its session. Dropping it detaches the device.
+#[derive(Debug)]
+pub struct SessionLink {
+    tree: Tree,
+    session: ActorRef<Session>,
+    slot: Arc<Slot>,
+}
+
+/// A device is connected.
+#[derive(Debug)]
+pub struct Attached {
+    /// To the session.
+    pub link: SessionLink,
+    /// For support and logs.
+    pub session_id: String,
+    /// Messages waiting for this device.
+    pub pending: u64,
+}
+
+/// The session takes nothing more from this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    /// The session did not take the frame within the deadline; close the connection as overloaded.
+    #[error("the session is too busy")]
+    Busy,
+    /// The session is gone; close the connection as failed.
+    #[error("the session is gone")]
+    Gone,
+}
+
+impl SessionLink {
+    /// Hands a frame to the session; waits while its inbox is full, which is what stops
+    /// the connection from reading on.
+    ///
+    /// # Errors
+    /// [`InputError`]: close the connection.
+    pub async fn input(&self, input: Input) -> Result<(), InputError> {
+        if matches!(input.command, Some(Command::Send { .. })) {
+            self.slot.unanswered.fetch_add(1, Ordering::AcqRel);
+        }
+        let connection = self.slot.connection;
+        match self.session.try_tell(FromClient { connection, input }) {
+            Ok(()) => Ok(()),
+            Err(refused) if refused.is_full() => {
+                let waited = self
+                    .session
+                    .tell(refused.into_inner(), INPUT_DEADLINE)
+                    .await;
+                waited.map_err(|refused| {
+                    if refused.is_full() {
+                        InputError::Busy
+                    } else {
+                        InputError::Gone
+                    }
+                })
+            }
+            Err(_) => Err(InputError::Gone),
+        }
+    }
+}
+
+impl Drop for SessionLink {
+    fn drop(&mut self) {
+        let gone = Gone {
+            connection: self.slot.connection,
+        };
+        if let Err(refused) = self.session.try_tell(gone)
+            && refused.is_full()
+        {
+            let session = self.session.clone();
+            let gone = refused.into_inner();
+            self.tree.spawn_task("detach", async move {
+                // Gone in the meantime: then there is nothing to detach from.
+                let _ = session.tell(gone, GONE_DEADLINE).await;
+            });
+        }
+    }
+}
+
+impl Broker {
+    /// Starts router and offline queues, the latter spread over `arbiters`.
+    ///
+    /// # Errors
+    /// [`StartError`] when a child cannot be started.
+    pub fn start(
+        config: BrokerConfig,
+        store: Arc<dyn Store>,
+        sink: &SinkHandle,
+        tree: Tree,
+        arbiters: &[ArbiterHandle],
+    ) -> Result<Self, StartError> {
+        let root = tree.root();
+        // Queues before sessions: stopped in reverse order, sessions first.
+        let core = root.start_supervisor(SupervisorSpec::new("broker", Strategy::OneForOne))?;
+        let sessions_max = config.sessions_max;
+        let sessions = SupervisorSpec {
+            children_max: sessions_max,
+            escalate: false,
+            ..SupervisorSpec::new("sessions", Strategy::Dynamic)
+        };
+        let sessions = root.start_supervisor(sessions)?;
+        let count = match config.shards {
+            0 => arbiters.len().max(1),
+            shards => shards,
+        };
+        let shared = Arc::new(Shared::new(config, store, tree, sessions));
+        let mut queues = Vec::with_capacity(count);
+        for index in 0..count {
+            let lost = Arc::default();
+            let (held, flag) = (Arc::clone(&shared), Arc::clone(&lost));
+            let spec = ChildSpec::new(format!("offline_queue.{index}"))
+                .intensity(CORE_CRASHES_MAX, CORE_CRASHES_WITHIN)
+                .inbox_capacity(QUEUE_INBOX);
+            let arbiter = &arbiters[index % arbiters.len()];
+            let actor = core.start_child(spec, arbiter, move |_| {
+                OfflineQueue::new(Arc::clone(&held), index, Arc::clone(&flag))
+            })?;
+            queues.push(Queue { actor, lost });
+        }
+        let held = Arc::clone(&shared);
+        let spec = ChildSpec::new("router")
+            .intensity(CORE_CRASHES_MAX, CORE_CRASHES_WITHIN)
+            .inbox_capacity(ROUTER_INBOX);
+        let router = core.start_child(spec, &arbiters[0], move |_| Router::new(Arc::clone(&held)))?;
+        let first = shared.queues.set(queues).is_ok()
+            && shared.router.set(router).is_ok()
+            && sink.target.set(Arc::clone(&shared)).is_ok();
+        debug_assert!(first, "a sink serves one broker");
+        Ok(Self { shared })
+    }
+
+    /// Connects a device.
+    ///
+    /// # Errors
+    /// [`AttachError`]
+    pub async fn attach(&self, attach: Attach) -> Result<Attached, AttachError> {
+        if self.is_draining() {
+            return Err(AttachError::Overloaded {
+                retry_after_ms: RETRY_AFTER_MS,
+            });
+        }
+        let store = &self.shared.store;
+        let mailbox = match store.resident(&attach.user) {
+            Some(mailbox) => mailbox,
+            None => match store.open(&attach.user).await {
+                Ok(Some(mailbox)) => mailbox,
+                Ok(None) => return Err(AttachError::UnknownUser),
+                Err(error) => {
+                    tracing::error!(user = %attach.user, %error, "a mailbox could not be opened");
+                    return Err(AttachError::Internal);
+                }
+            },
+        };
+        let Some(router) = self.shared.router.get() else {
+            return Err(AttachError::Internal);
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (reply, answer) = oneshot::channel();
+            let route = Route {
+                mailbox: Arc::clone(&mailbox),
+                home: attach.home.clone(),
+                connect: Connect {
+                    device: attach.device.clone(),
+                    outlet: attach.outlet.clone(),
+                    ack: attach.ack,
+                    rev: attach.rev,
+                    reply,
+                },
+            };
+            let routed = router.ask(route, ATTACH_DEADLINE).await;
+            let entry = match routed {
+                Ok(entry) => entry?,
+                // The router restarts in place; what it was doing is not known, so ask again.
+                Err(AskError::Panicked { .. }) if tries < 3 => continue,
+                Err(AskError::Full | AskError::Timeout) => {
+                    return Err(AttachError::Overloaded {
+                        retry_after_ms: RETRY_AFTER_MS,
+                    });
+                }
+                Err(_) => return Err(AttachError::Internal),
+            };
+            return match tokio::time::timeout(ATTACH_DEADLINE, answer).await {
+                Ok(Ok(connected)) => {
+                    let Connected {
+                        slot,
+                        session_id,
+                        pending,
+                    } = connected?;
+                    let session = entry.session;
+                    let tree = self.shared.tree.clone();
+                    let link = SessionLink {
+                        tree,
+                        session,
+                        slot,
+                    };
+                    Ok(Attached {
+                        link,
+                        session_id,
+                        pending,
+                    })
+                }
+                // The session failed while it was connecting the device.
+                Ok(Err(_)) if tries < 3 => continue,
+                Ok(Err(_)) => Err(AttachError::Internal),
+                Err(_) => Err(AttachError::Overloaded {
+                    retry_after_ms: RETRY_AFTER_MS,
+                }),
+            };
+        }
+    }
+
+    /// Closes connections; returns how many.
+    pub fn disconnect(&self, what: &Disconnect) -> usize {
+        let close = |anchor: &Anchor| anchor.close(what.device.as_ref(), what.reason, None);
+        self.shared
+            .registry
+            .with(&what.user, |entry| close(&entry.anchor))
+            .unwrap_or(0)
+    }
+
+    /// The user's connected devices.
+    pub fn connected_devices(&self, user: &UserId) -> Vec<DeviceId> {
+        let devices = |anchor: &Anchor| {
+            let slots = anchor.slots.lock();
+            slots.iter().map(|slot| slot.device.clone()).collect()
+        };
+        self.shared
+            .registry
+            .with(user, |entry| devices(&entry.anchor))
+            .unwrap_or_default()
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> BrokerStats {
+        BrokerStats {
+            sessions: self.shared.registry.len() as u64,
+            devices: self.shared.devices.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Refuses new sessions from now on and closes all connections with `reason`; returns
+    /// when all are detached or the deadline passed, with how many are left.
+    pub async fn drain(&self, reason: CloseReason, retry_after_ms: u64, deadline: Duration) -> u64 {
+        self.shared.draining.store(true, Ordering::Release);
+        let left = || self.shared.devices.load(Ordering::Relaxed);
+        let closing = async {
+            while left() > 0 {
+                // Again each time: a connect may have been under way.
+                for entry in self.shared.registry.all() {
+                    entry.anchor.close(None, reason, Some(retry_after_ms));
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // What is left is the answer either way.
+        let _ = tokio::time::timeout(deadline, closing).await;
+        left()
+    }
+
+    /// No new sessions are taken.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Acquire)
+    }
+
+    /// Makes an actor panic. `false` when fault injection is off or there is no such actor.
+    pub fn inject(&self, fault: Fault) -> bool {
+        let shared = &self.shared;
+        if !shared.config.fault_injection {
+            return false;
+        }
+        match fault {
+            Fault::Session(user) => {
+                let entry = shared.registry.get(&user);
+                entry.is_some_and(|entry| entry.session.try_tell(session::Panic).is_ok())
+            }
+            Fault::Poison(user, id) => {
+                let entry = shared.registry.get(&user);
+                entry
+                    .map(|entry| *entry.anchor.poison.lock() = Some(Box::new(id)))
+                    .is_some()
+            }
+            Fault::Router => {
+                let router = shared.router.get();
+                router.is_some_and(|router| router.try_tell(router::Panic).is_ok())
+            }
+            Fault::OfflineQueue(index) => {
+                let queue = shared.queues().get(index);
+                queue.is_some_and(|queue| queue.actor.try_tell(offline_queue::Panic).is_ok())
+            }
+        }
+    }
+
+    /// Puts a dead letter back: a new place at the end of its mailbox, delivered as any
+    /// message, with a new time to live. A crash in between may leave the dead letter beside
+    /// the message, never neither.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is none of that number, or what the store says.
+    pub async fn replay_dead_letter(&self, number: u64) -> Result<(), StoreError> {
+        let store = &self.shared.store;
+        let letter = self.dead_letter(number).await?;
+        let old = &letter.stored.envelope;
+        let Some(mailbox) = store.open(&letter.user).await? else {
+            return Err(StoreError::UnknownUser(letter.user));
+        };
+        let sender = store.open(&old.from.user).await?;
+        let ts_ms = now_ms();
+        let ttl_ms = self.shared.config.limits.ttl_s_max.saturating_mul(1000);
+        let envelope = Envelope {
+            expires_ms: ts_ms.saturating_add(ttl_ms),
+            ..Envelope::clone(old)
+        };
+        let mut recipients = SmallVec::new();
+        recipients.push(Arc::clone(&mailbox));
+        let append = Append {
+            envelope: Arc::new(envelope),
+            sender: sender.unwrap_or(mailbox),
+            recipients,
+        };
+        store.append(append).map_err(|error| match error {
+            stonechat_mailbox::AppendError::Unavailable(why) => StoreError::Unavailable(why),
+            other => StoreError::Database(other.to_string()),
+        })?;
+        store.barrier().await?;
+        if let Some(why) = store.unavailable() {
+            return Err(StoreError::Unavailable(why));
+        }
+        store.take_dead_letter(number).await.map(|_| ())
+    }
+
+    /// One dead letter.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is none of that number, or what the store says.
+    pub async fn dead_letter(&self, number: u64) -> Result<DeadLetter, StoreError> {
+        let after = number.wrapping_sub(1);
+        let found = self.shared.store.dead_letters(after, 1).await?;
+        found
+            .into_iter()
+            .find(|letter| letter.number == number && number > 0)
+            .ok_or_else(|| StoreError::NotFound(format!("dead letter {number}")))
+    }
+
+    /// The store, for accounts, devices, dead letters and figures.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// The supervision tree.
+    pub fn tree(&self) -> &Tree {
+        &self.shared.tree
+    }
+}
+
+/// Crashes of the router or an offline queue tolerated in [`CORE_CRASHES_WITHIN`] before the
+/// node as a whole is held to be sick.
+const CORE_CRASHES_MAX: u32 = 50;
+const CORE_CRASHES_WITHIN: Duration = Duration::from_secs(60);

@@ -1,0 +1,395 @@
+//! The offline queues: each owns the mailboxes of a share of the users.
+//!
+//! It hears of commits and wakes the sessions concerned; it takes
+//! acknowledgements, moves the senders' receipts, and sweeps out what expired.
+//! It keeps no message: what is not delivered now is read from the store when
+//! somebody comes for it. So a lost notification, or a panic in here, costs a
+//! look into the store (a resync of the sessions) and nothing else.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use stonechat_actors::{ActorRef, Ctx, Handle, Supervised};
+use stonechat_mailbox::{Envelope, MailboxRef, Placed, Receipt, StoreError, Unavailable};
+use stonechat_protocol::{DeviceId, ErrorCode, MessageId, Seq, UserId};
+
+use crate::receipts::{Mark, Moved, move_watermark};
+use crate::session::{Answer, Deliver, ReceiptMoved, Refuse, Resync, Session};
+use crate::settle::settle;
+use crate::shared::{Shared, now_ms};
+
+/// How often lost notifications are made good, milliseconds.
+const RESYNC_INTERVAL_MS: u64 = 100;
+/// How long a mark may wait for room in another queue's inbox.
+const FORWARD_DEADLINE: Duration = Duration::from_secs(30);
+/// Messages looked through for one that was read but not yet acknowledged.
+const FIND_SCAN_MAX: usize = 4096;
+/// Messages that leave in one sweep before others get a turn.
+const EXPIRE_SLICE: usize = 10_000;
+/// Marks of one user that may wait for the store; beyond it the oldest goes, a later one says more.
+const MARKS_MAX: usize = 128;
+/// Calls of the store that may be waited for at a time; the runtime allows twice as many.
+const STORE_CALLS_MAX: usize = 512;
+
+/// What became of one message, for one user.
+pub(crate) enum Notice {
+    /// It has a place in a mailbox.
+    Placed {
+        placed: Placed,
+        envelope: Arc<Envelope>,
+    },
+    /// Its sender is to be told.
+    Answer {
+        envelope: Arc<Envelope>,
+        outcome: Result<(), Unavailable>,
+    },
+}
+
+/// The notices of one commit for one queue.
+pub(crate) struct CommitBatch(pub(crate) Vec<Notice>);
+
+/// A device acknowledged.
+pub(crate) struct Ack {
+    pub(crate) mailbox: MailboxRef,
+    pub(crate) device: DeviceId,
+    pub(crate) upto: Seq,
+}
+
+/// A user read something; asked of the reader's queue.
+pub(crate) struct ReadUpTo {
+    pub(crate) reader: MailboxRef,
+    pub(crate) from: UserId,
+    pub(crate) id: MessageId,
+    pub(crate) session: ActorRef<Session>,
+    pub(crate) connection: u64,
+}
+
+/// A mark on a conversation; asked of the sender's queue.
+pub(crate) struct Watermark {
+    pub(crate) sender: UserId,
+    pub(crate) mark: Mark,
+}
+
+/// One offline queue.
+pub(crate) struct OfflineQueue {
+    shared: Arc<Shared>,
+    index: usize,
+    lost: Arc<AtomicBool>,
+    /// Users whose session could not be told.
+    lagging: HashSet<UserId>,
+    /// Acknowledgements waiting behind one that waits for the store: one at a time for each
+    /// user, so that receipts move in order.
+    acks: HashMap<UserId, Vec<Ack>>,
+    /// Marks waiting behind one that waits for the store: one at a time for each user.
+    marks: HashMap<UserId, VecDeque<Mark>>,
+}
+
+impl OfflineQueue {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize, lost: Arc<AtomicBool>) -> Self {
+        Self {
+            shared,
+            index,
+            lost,
+            lagging: HashSet::new(),
+            acks: HashMap::new(),
+            marks: HashMap::new(),
+        }
+    }
+
+    fn tell_session<M: Send + 'static>(&mut self, user: &UserId, message: M)
+    where
+        Session: Handle<M>,
+    {
+        let told = self.shared.registry.with(user, |entry| {
+            entry
+                .session
+                .try_tell(message)
+                .map_err(|refused| refused.is_full())
+        });
+        if told == Some(Err(true)) {
+            self.lagging.insert(user.clone());
+        }
+    }
+
+    fn resync_everyone(&mut self) {
+        for entry in self.shared.registry.all() {
+            if self.shared.queue_of(&entry.anchor.user) == self.index {
+                self.lagging.insert(entry.anchor.user.clone());
+            }
+        }
+        self.resync_lagging();
+    }
+
+    fn resync_lagging(&mut self) {
+        let shared = &self.shared;
+        self.lagging.retain(|user| {
+            let told = shared.registry.with(user, |entry| {
+                entry
+                    .session
+                    .try_tell(Resync)
+                    .map_err(|refused| refused.is_full())
+            });
+            told == Some(Err(true))
+        });
+    }
+
+    fn tick(&mut self) {
+        if self.lost.swap(false, Ordering::AcqRel) {
+            tracing::warn!(
+                queue = self.index,
+                "notifications were lost; sessions catch up from the store"
+            );
+            self.resync_everyone();
+        } else if !self.lagging.is_empty() {
+            self.resync_lagging();
+        }
+    }
+
+    fn forward(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
+        let Some(queue) = self.shared.queue_for(&sender) else {
+            return;
+        };
+        if queue.actor.id() == ctx.myself().id() {
+            self.move_mark(sender, mark, ctx);
+        } else if let Err(refused) = queue.actor.try_tell(Watermark { sender, mark })
+            && refused.is_full()
+        {
+            let actor = queue.actor.clone();
+            let watermark = refused.into_inner();
+            ctx.spawn_then(
+                async move { actor.tell(watermark, FORWARD_DEADLINE).await.is_ok() },
+                |_, told, _| {
+                    if !told {
+                        tracing::warn!("a receipt was not passed on: an offline queue stayed full");
+                    }
+                },
+            );
+        }
+    }
+
+    fn move_mark(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
+        if let Some(waiting) = self.marks.get_mut(&sender) {
+            if waiting.len() >= MARKS_MAX {
+                waiting.pop_front();
+            }
+            waiting.push_back(mark);
+            return;
+        }
+        if ctx.futures_len() >= STORE_CALLS_MAX {
+            // The next acknowledgement or read of the conversation says more than this one.
+            tracing::warn!(queue = self.index, "a receipt was skipped: the store is behind");
+            return;
+        }
+        self.marks.insert(sender.clone(), VecDeque::new());
+        self.run_mark(sender, mark, ctx);
+    }
+
+    fn run_mark(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
+        let work = move_watermark(Arc::clone(&self.shared.store), sender.clone(), mark, now_ms());
+        settle(self, ctx, work, move |me, moved, ctx| {
+            me.mark_done(&sender, moved);
+            match me.marks.get_mut(&sender).and_then(VecDeque::pop_front) {
+                Some(next) => me.run_mark(sender, next, ctx),
+                None => {
+                    me.marks.remove(&sender);
+                }
+            }
+        });
+    }
+
+    fn mark_done(&mut self, sender: &UserId, moved: Result<Moved, StoreError>) {
+        match moved {
+            Ok(Moved::Receipt(receipt)) => self.tell_receipt(sender, receipt),
+            Ok(Moved::Nothing) => {}
+            Ok(Moved::Refused { refuse, code }) => {
+                // A full or gone session: the client learns nothing, and nothing was changed.
+                let _ = refuse.session.try_tell(Refuse {
+                    connection: refuse.connection,
+                    id: refuse.id,
+                    code,
+                });
+            }
+            Err(error) => tracing::error!(%error, "a receipt could not be moved"),
+        }
+    }
+
+    fn tell_receipt(&mut self, sender: &UserId, receipt: Receipt) {
+        self.tell_session(sender, ReceiptMoved(receipt));
+    }
+}
+
+impl Supervised for OfflineQueue {
+    const KIND: &'static str = "offline_queue";
+
+    fn started(&mut self, ctx: &mut Ctx<Self>) {
+        ctx.run_interval(Duration::from_millis(RESYNC_INTERVAL_MS), |me, _| me.tick());
+        if self.index == 0 {
+            let every = Duration::from_millis(self.shared.config.expire_interval_ms.max(1));
+            ctx.run_interval(every, |me, ctx| me.expire(ctx));
+        }
+        if ctx.generation() > 1 {
+            self.resync_everyone();
+        }
+    }
+
+    fn snapshot(&self) -> serde_json::Value {
+        serde_json::json!({
+            "queue": self.index,
+            "lagging_sessions": self.lagging.len(),
+            "users_with_waiting_receipts": self.marks.len(),
+        })
+    }
+}
+
+impl OfflineQueue {
+    fn expire(&mut self, ctx: &mut Ctx<Self>) {
+        let work = self.shared.store.expire(now_ms(), EXPIRE_SLICE);
+        settle(self, ctx, work, |me, left, ctx| match left {
+            // A full slice: there may be more.
+            Ok(left) if left >= EXPIRE_SLICE as u64 => {
+                ctx.run_later(Duration::from_millis(10), Self::expire_again);
+                let _ = me;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "expired messages could not be removed"),
+        });
+    }
+
+    fn expire_again(&mut self, ctx: &mut Ctx<Self>) {
+        self.expire(ctx);
+    }
+}
+
+impl Handle<CommitBatch> for OfflineQueue {
+    fn handle(&mut self, batch: CommitBatch, _ctx: &mut Ctx<Self>) {
+        for notice in batch.0 {
+            match notice {
+                Notice::Placed { placed, envelope } => {
+                    let user = placed.mailbox.user().clone();
+                    let message = Deliver {
+                        prev: placed.prev,
+                        seq: placed.seq,
+                        envelope,
+                    };
+                    self.tell_session(&user, message);
+                }
+                Notice::Answer { envelope, outcome } => {
+                    let user = envelope.from.user.clone();
+                    self.tell_session(&user, Answer { envelope, outcome });
+                }
+            }
+        }
+    }
+}
+
+impl Handle<Ack> for OfflineQueue {
+    fn handle(&mut self, ack: Ack, ctx: &mut Ctx<Self>) {
+        let user = ack.mailbox.user();
+        if let Some(waiting) = self.acks.get_mut(user) {
+            merge(waiting, ack);
+        } else if ctx.futures_len() >= STORE_CALLS_MAX {
+            // Comes up again when the client acknowledges more, or connects again.
+            self.lagging.insert(user.clone());
+        } else {
+            self.acks.insert(user.clone(), Vec::new());
+            self.run_ack(ack, ctx);
+        }
+    }
+}
+
+/// Acknowledgements are cumulative: of each device the furthest is enough.
+fn merge(waiting: &mut Vec<Ack>, ack: Ack) {
+    match waiting.iter_mut().find(|other| other.device == ack.device) {
+        Some(other) => other.upto = other.upto.max(ack.upto),
+        None => waiting.push(ack),
+    }
+}
+
+impl OfflineQueue {
+    fn run_ack(&mut self, ack: Ack, ctx: &mut Ctx<Self>) {
+        let work = self.shared.store.ack(&ack.mailbox, &ack.device, ack.upto);
+        settle(self, ctx, work, move |me, outcome, ctx| {
+            let reader = ack.mailbox.user();
+            match outcome {
+                Ok(outcome) => {
+                    for (sender, id) in outcome.delivered {
+                        if sender != *reader {
+                            let mark = Mark::Delivered {
+                                with: reader.clone(),
+                                id,
+                                upto: ack.upto,
+                            };
+                            me.forward(sender, mark, ctx);
+                        }
+                    }
+                }
+                // The device was removed, or the account: nothing waits for it any more.
+                Err(StoreError::NotFound(_) | StoreError::UnknownUser(_)) => {}
+                Err(error) => tracing::error!(%error, "an acknowledgement could not be stored"),
+            }
+            match me.acks.get_mut(reader).and_then(Vec::pop) {
+                Some(next) => me.run_ack(next, ctx),
+                None => {
+                    me.acks.remove(reader);
+                }
+            }
+        });
+    }
+}
+
+impl Handle<ReadUpTo> for OfflineQueue {
+    fn handle(&mut self, read: ReadUpTo, ctx: &mut Ctx<Self>) {
+        if ctx.futures_len() >= STORE_CALLS_MAX {
+            let _ = read.session.try_tell(Refuse {
+                connection: read.connection,
+                id: read.id,
+                code: ErrorCode::Internal,
+            });
+            return;
+        }
+        let work = self
+            .shared
+            .store
+            .find(&read.reader, &read.from, read.id, FIND_SCAN_MAX);
+        settle(self, ctx, work, move |me, found, ctx| match found {
+            Ok(found) => {
+                let mark = Mark::Read {
+                    with: read.reader.user().clone(),
+                    id: read.id,
+                    found,
+                    refuse: crate::receipts::RefuseTo {
+                        session: read.session,
+                        connection: read.connection,
+                        id: read.id,
+                    },
+                };
+                me.forward(read.from, mark, ctx);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a mailbox could not be searched");
+                let _ = read.session.try_tell(Refuse {
+                    connection: read.connection,
+                    id: read.id,
+                    code: ErrorCode::Internal,
+                });
+            }
+        });
+    }
+}
+
+impl Handle<Watermark> for OfflineQueue {
+    fn handle(&mut self, watermark: Watermark, ctx: &mut Ctx<Self>) {
+        self.move_mark(watermark.sender, watermark.mark, ctx);
+    }
+}
+
+/// Fault injection.
+pub(crate) struct Panic;
+
+impl Handle<Panic> for OfflineQueue {
+    fn handle(&mut self, _: Panic, _: &mut Ctx<Self>) {
+        panic!("injected into an offline queue");
+    }
+}

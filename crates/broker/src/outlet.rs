@@ -1,0 +1,283 @@
+//! The queue from a session to one connection: bounded in events and bytes.
+//!
+//! A session pushes and never waits; the connection takes whatever is there in
+//! one go, so that many frames share one write. When the bound is reached the
+//! connection is given up as a slow consumer, which costs nobody else anything
+//! (contract D6). It does not encode: events are the broker's own words.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use stonechat_mailbox::Envelope;
+use stonechat_protocol::{Accepted, CloseReason, ErrorFrame, Receipt, Seq};
+
+/// What a session tells a connection.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A message for the device.
+    Message {
+        /// Place in the mailbox; 0 for an ephemeral one.
+        seq: Seq,
+        /// The message.
+        envelope: Arc<Envelope>,
+        /// A copy of what another device of the same user sent (then the frame says to whom).
+        copy: bool,
+        /// Sent to this device before.
+        redelivered: bool,
+        /// Not stored.
+        ephemeral: bool,
+    },
+    /// One tick.
+    Accepted(Accepted),
+    /// A conversation's watermarks.
+    Receipt(Receipt),
+    /// A frame was refused.
+    Error(ErrorFrame),
+}
+
+/// Bytes an event is counted with beyond its body: about what its frame takes.
+const EVENT_OVERHEAD_BYTES: usize = 256;
+
+impl Event {
+    fn weight(&self) -> usize {
+        EVENT_OVERHEAD_BYTES
+            + match self {
+                Self::Message { envelope, .. } => envelope.body.len(),
+                Self::Error(error) => error.message.len(),
+                Self::Accepted(_) | Self::Receipt(_) => 0,
+            }
+    }
+}
+
+/// Bounds of one connection's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutletLimits {
+    /// Events waiting at a time.
+    pub events_max: usize,
+    /// Bytes waiting at a time: bodies plus an allowance for each frame.
+    pub bytes_max: usize,
+}
+
+impl Default for OutletLimits {
+    fn default() -> Self {
+        Self {
+            events_max: 4096,
+            bytes_max: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// The connection is closed or was just given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is closed")]
+pub struct Closed;
+
+/// What a connection finds in its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Events were appended to the buffer.
+    Events,
+    /// Nothing more will come: say `bye` and close.
+    Close {
+        /// Why.
+        reason: CloseReason,
+        /// When to connect again.
+        retry_after_ms: Option<u64>,
+    },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Event>,
+    bytes: usize,
+    closed: Option<(CloseReason, Option<u64>)>,
+    drain_gone: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    waker: AtomicWaker,
+    limits: OutletLimits,
+}
+
+/// The session's end.
+#[derive(Debug, Clone)]
+pub struct Outlet(Arc<Shared>);
+
+/// The connection's end.
+#[derive(Debug)]
+pub struct Drain(Arc<Shared>);
+
+/// Makes a queue; an empty one holds no buffer.
+pub fn outlet(limits: OutletLimits) -> (Outlet, Drain) {
+    let shared = Arc::new(Shared {
+        state: Mutex::default(),
+        waker: AtomicWaker::new(),
+        limits,
+    });
+    (Outlet(Arc::clone(&shared)), Drain(shared))
+}
+
+impl Outlet {
+    /// Queues an event.
+    ///
+    /// # Errors
+    /// [`Closed`] when the connection is gone, or is given up because its queue is full.
+    pub fn push(&self, event: Event) -> Result<(), Closed> {
+        let mut state = self.0.state.lock();
+        if state.closed.is_some() || state.drain_gone {
+            return Err(Closed);
+        }
+        let weight = event.weight();
+        let full = state.queue.len() >= self.0.limits.events_max
+            || (state.bytes + weight > self.0.limits.bytes_max && !state.queue.is_empty());
+        if full {
+            // What was queued is not lost: messages are sent again, answers are asked for again.
+            state.queue = VecDeque::new();
+            state.bytes = 0;
+            state.closed = Some((CloseReason::SlowConsumer, None));
+        } else {
+            state.bytes += weight;
+            state.queue.push_back(event);
+        }
+        let was_first = state.queue.len() <= 1;
+        drop(state);
+        if was_first {
+            self.0.waker.wake();
+        }
+        if full { Err(Closed) } else { Ok(()) }
+    }
+
+    /// Closes after what is queued. The first reason stays.
+    pub fn close(&self, reason: CloseReason, retry_after_ms: Option<u64>) {
+        self.0
+            .state
+            .lock()
+            .closed
+            .get_or_insert((reason, retry_after_ms));
+        self.0.waker.wake();
+    }
+
+    /// Whether pushing is of any use.
+    pub fn is_open(&self) -> bool {
+        let state = self.0.state.lock();
+        state.closed.is_none() && !state.drain_gone
+    }
+}
+
+impl Drain {
+    /// Takes events up to about `bytes_max` bytes (at least one) into `into`, or learns
+    /// that the session is done with this connection.
+    pub fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut Vec<Event>,
+        bytes_max: usize,
+    ) -> Poll<Taken> {
+        if let Some(taken) = self.take(into, bytes_max) {
+            return Poll::Ready(taken);
+        }
+        self.0.waker.register(cx.waker());
+        // A push may have come between the look and the registration.
+        self.take(into, bytes_max).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// [`Drain::poll_take`] as a future.
+    pub async fn take_some(&mut self, into: &mut Vec<Event>, bytes_max: usize) -> Taken {
+        std::future::poll_fn(|cx| self.poll_take(cx, into, bytes_max)).await
+    }
+
+    fn take(&mut self, into: &mut Vec<Event>, bytes_max: usize) -> Option<Taken> {
+        let mut state = self.0.state.lock();
+        if state.queue.is_empty() {
+            return state.closed.map(|(reason, retry_after_ms)| Taken::Close {
+                reason,
+                retry_after_ms,
+            });
+        }
+        let mut taken = 0;
+        while let Some(event) = state.queue.front() {
+            let weight = event.weight();
+            if taken > 0 && taken + weight > bytes_max {
+                break;
+            }
+            taken += weight;
+            state.bytes -= weight;
+            into.extend(state.queue.pop_front());
+        }
+        if state.queue.is_empty() && state.queue.capacity() > 64 {
+            state.queue = VecDeque::new();
+        }
+        Some(Taken::Events)
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.drain_gone = true;
+        state.queue = VecDeque::new();
+        state.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn accepted() -> Event {
+        Event::Error(ErrorFrame {
+            code: stonechat_protocol::ErrorCode::Internal,
+            message: String::new(),
+            reference: None,
+            retry_after_ms: None,
+        })
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_connection_up_and_frees_it() {
+        let (outlet, mut drain) = outlet(OutletLimits {
+            events_max: 2,
+            bytes_max: 1 << 20,
+        });
+        assert!(outlet.push(accepted()).is_ok());
+        assert!(outlet.push(accepted()).is_ok());
+        assert_eq!(outlet.push(accepted()), Err(Closed));
+        let mut events = Vec::new();
+        let taken = drain.take_some(&mut events, usize::MAX).now_or_never();
+        assert_eq!(
+            taken,
+            Some(Taken::Close {
+                reason: CloseReason::SlowConsumer,
+                retry_after_ms: None
+            })
+        );
+        assert!(events.is_empty());
+    }
+
+    #[test]
+    fn closing_lets_the_queue_out_first() {
+        let (outlet, mut drain) = outlet(OutletLimits::default());
+        outlet.push(accepted()).unwrap();
+        outlet.close(CloseReason::Shutdown, Some(5));
+        assert_eq!(outlet.push(accepted()), Err(Closed));
+        let mut events = Vec::new();
+        assert_eq!(
+            drain.take_some(&mut events, 1).now_or_never(),
+            Some(Taken::Events)
+        );
+        assert_eq!(events.len(), 1);
+        assert!(matches!(
+            drain.take_some(&mut events, 1).now_or_never(),
+            Some(Taken::Close { .. })
+        ));
+        drop(drain);
+        assert!(!outlet.is_open());
+    }
+}

@@ -1,0 +1,136 @@
+//! What comes from a device: acknowledgements, reads, sends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stonechat_actors::{Ctx, Handle};
+use stonechat_protocol::{CloseReason, ErrorCode, Seq};
+
+use super::Session;
+use crate::figures::FIGURES;
+use crate::offline_queue::{Ack, ReadUpTo};
+use crate::router::RETRY_AFTER_MS;
+use crate::{Command, Input};
+
+/// When an acknowledgement that found the offline queue full is passed on again.
+const ACK_AGAIN: Duration = Duration::from_millis(200);
+
+/// One frame of one connection.
+pub(crate) struct FromClient {
+    pub(crate) connection: u64,
+    pub(crate) input: Input,
+}
+
+impl Handle<FromClient> for Session {
+    fn handle(&mut self, message: FromClient, ctx: &mut Ctx<Self>) {
+        let FromClient { connection, input } = message;
+        if self.device_at(connection).is_none() {
+            self.from_unknown(connection, &input);
+            return;
+        }
+        if let Some(seq) = input.ack {
+            self.acknowledge(connection, seq, ctx);
+        }
+        if let Some(rev) = input.rev
+            && let Some(at) = self.device_at(connection)
+        {
+            let device = &self.devices[at].slot.device;
+            self.shared
+                .store
+                .receipts_seen(&self.anchor.mailbox, device, rev);
+        }
+        match input.command {
+            None => {}
+            Some(Command::Send {
+                id,
+                to,
+                body,
+                ttl_s,
+                ephemeral,
+            }) => {
+                let send = super::sending::Send {
+                    id,
+                    to,
+                    body,
+                    ttl_s,
+                };
+                self.take_send(connection, send, ephemeral, ctx);
+            }
+            Some(Command::Read { from, id }) => {
+                let read = ReadUpTo {
+                    reader: Arc::clone(&self.anchor.mailbox),
+                    from,
+                    id,
+                    session: ctx.myself(),
+                    connection,
+                };
+                let told = self
+                    .shared
+                    .queue_for(self.user())
+                    .map(|queue| queue.actor.try_tell(read).is_ok());
+                if told != Some(true) {
+                    self.refuse(
+                        connection,
+                        Some(id),
+                        ErrorCode::Internal,
+                        Some(RETRY_AFTER_MS),
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Session {
+    /// A frame of a connection that was closed, or that is being taken over after a panic.
+    /// A send among them would be lost unanswered: let the client resend it.
+    fn from_unknown(&self, connection: u64, input: &Input) {
+        if matches!(input.command, Some(Command::Send { .. })) {
+            let slots = self.anchor.slots.lock();
+            if let Some(slot) = slots.iter().find(|slot| slot.connection == connection) {
+                slot.outlet
+                    .close(CloseReason::Internal, Some(RETRY_AFTER_MS));
+            }
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, connection: u64, seq: Seq, ctx: &mut Ctx<Self>) {
+        let Some(at) = self.device_at(connection) else {
+            return;
+        };
+        match self.devices[at].feed.ack(seq) {
+            Ok(step) => {
+                if let Some(cursor) = step.cursor {
+                    FIGURES.acks.increment(1);
+                    self.tell_ack(connection, cursor, ctx);
+                }
+                self.carry_out(connection, &step.effects, &[], ctx);
+            }
+            Err(_) => self.refuse(connection, None, ErrorCode::BadAck, None),
+        }
+    }
+
+    /// Passes an acknowledgement on to the owner of the mailbox.
+    pub(super) fn tell_ack(&mut self, connection: u64, upto: Seq, ctx: &mut Ctx<Self>) {
+        let Some(at) = self.device_at(connection) else {
+            return;
+        };
+        let ack = Ack {
+            mailbox: Arc::clone(&self.anchor.mailbox),
+            device: self.devices[at].slot.device.clone(),
+            upto,
+        };
+        let Some(queue) = self.shared.queue_for(self.user()) else {
+            return;
+        };
+        if queue.actor.try_tell(ack).is_err() {
+            // Cumulative, so a later one does as well; this is for when none comes.
+            ctx.run_later(ACK_AGAIN, move |me, ctx| {
+                if let Some(at) = me.device_at(connection) {
+                    let cursor = me.devices[at].feed.cursor();
+                    me.tell_ack(connection, cursor, ctx);
+                }
+            });
+        }
+    }
+}

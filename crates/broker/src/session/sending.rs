@@ -1,0 +1,587 @@
+//! The way of a device's sends to the journal, in the order of the sends.
+//!
+//! Each sending device has one line. Its head is classified, its recipient
+//! looked up, and the message handed to the store; whatever the head has to
+//! wait for (its window, a mailbox that is not in memory, a journal that is at
+//! its limit), the rest waits behind it. So the journal holds a device's sends
+//! in order, and a crash keeps a prefix of them (contract D2, D3).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use stonechat_actors::{Ctx, Handle};
+use stonechat_delivery::{
+    Answer as SenderAnswer, Limited, Outbound, Outcome, RateLimits, SendDecision, TokenBucket, expiry,
+};
+use stonechat_mailbox::{Append, AppendError, Envelope, MailboxRef, StoreError, Unavailable};
+use stonechat_protocol::{
+    Accepted, Address, DeviceId, ErrorCode, ErrorFrame, MessageId, UNACCEPTED_MAX, UserId,
+};
+
+use super::outgoing::PassOn;
+use super::{Session, decrement};
+use crate::{Event, RateConfig};
+use crate::figures::FIGURES;
+use crate::router::RETRY_AFTER_MS;
+use crate::settle::settle;
+use crate::shared::now_ms;
+
+/// A send, as it came.
+pub(crate) struct Send {
+    pub(crate) id: MessageId,
+    pub(crate) to: UserId,
+    pub(crate) body: Bytes,
+    pub(crate) ttl_s: Option<u64>,
+}
+
+/// What became of an append; for the session of the sender.
+pub(crate) struct Answer {
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) outcome: Result<(), Unavailable>,
+}
+
+/// A send in line.
+struct Waiting {
+    send: Send,
+    connection: u64,
+    /// Classified as new by the `Outbound`, which now waits to hear of it.
+    submitted: bool,
+    recipient: Option<MailboxRef>,
+}
+
+/// One sending device.
+pub(crate) struct Sender {
+    device: DeviceId,
+    /// Absent until the device's window is loaded.
+    outbound: Option<Outbound>,
+    line: VecDeque<Waiting>,
+    /// The head waits for something; its coming calls `advance`.
+    blocked: bool,
+}
+
+impl Sender {
+    pub(crate) fn on_the_way(&self) -> usize {
+        self.line.len() + self.outbound.as_ref().map_or(0, Outbound::in_flight)
+    }
+}
+
+/// What the head of a line came to.
+enum Step {
+    /// It is out of the line; answers to give.
+    Done(SmallVec<[SenderAnswer; 1]>),
+    /// It is refused without having been taken up.
+    Refused(ErrorCode),
+    /// It has to wait.
+    Blocked,
+}
+
+impl Session {
+    /// A `send` frame.
+    pub(super) fn take_send(
+        &mut self,
+        connection: u64,
+        send: Send,
+        ephemeral: bool,
+        ctx: &mut Ctx<Self>,
+    ) {
+        let Some(at) = self.device_at(connection) else {
+            return;
+        };
+        FIGURES.received.increment(1);
+        let slot = Arc::clone(&self.devices[at].slot);
+        if slot.unanswered.load(Ordering::Acquire) as usize > UNACCEPTED_MAX {
+            self.refuse_send(connection, send.id, ErrorCode::TooManyUnanswered, None);
+            return;
+        }
+        if ephemeral {
+            self.send_ephemeral(connection, send, ctx);
+            return;
+        }
+        let waiting = Waiting {
+            send,
+            connection,
+            submitted: false,
+            recipient: None,
+        };
+        if let Some(sender) = self.sender_mut(&slot.device) {
+            sender.line.push_back(waiting);
+            if !sender.blocked {
+                self.advance(&slot.device, ctx);
+            }
+            return;
+        }
+        self.senders.push(Sender {
+            device: slot.device.clone(),
+            outbound: None,
+            line: VecDeque::from([waiting]),
+            blocked: true,
+        });
+        self.load_window(slot.device.clone(), ctx);
+    }
+
+    fn sender_mut(&mut self, device: &DeviceId) -> Option<&mut Sender> {
+        self.senders
+            .iter_mut()
+            .find(|sender| sender.device == *device)
+    }
+
+    /// Sends of an earlier session may still be on their way to the journal, so the window
+    /// counts only after everything queued so far is through.
+    fn load_window(&mut self, device: DeviceId, ctx: &mut Ctx<Self>) {
+        let work = self.shared.store.barrier();
+        settle(self, ctx, work, move |me, through, ctx| {
+            let window = me
+                .anchor
+                .mailbox
+                .device(&device)
+                .map(|state| state.window)
+                .unwrap_or_default();
+            let Some(sender) = me.sender_mut(&device) else {
+                return;
+            };
+            if sender.outbound.is_some() {
+                return;
+            }
+            match through {
+                Ok(()) => {
+                    sender.outbound = Some(Outbound::new(window));
+                    sender.blocked = false;
+                    me.advance(&device, ctx);
+                }
+                Err(error) => me.give_up_line(&device, &error),
+            }
+        });
+    }
+
+    /// The store is gone: nothing in line can be accepted.
+    fn give_up_line(&mut self, device: &DeviceId, error: &StoreError) {
+        tracing::warn!(user = %self.user(), %error, "sends are refused: the store does not accept");
+        let Some(at) = self.senders.iter().position(|s| s.device == *device) else {
+            return;
+        };
+        let sender = self.senders.swap_remove(at);
+        for waiting in sender.line {
+            self.refuse_send(
+                waiting.connection,
+                waiting.send.id,
+                ErrorCode::StorageUnavailable,
+                Some(RETRY_AFTER_MS),
+            );
+        }
+    }
+
+    /// Moves a device's line as far as it goes.
+    fn advance(&mut self, device: &DeviceId, ctx: &mut Ctx<Self>) {
+        loop {
+            let Some(at) = self.senders.iter().position(|s| s.device == *device) else {
+                return;
+            };
+            let sender = &mut self.senders[at];
+            let Some(head) = sender.line.front() else {
+                sender.blocked = false;
+                if sender.line.capacity() > 8 {
+                    sender.line = VecDeque::new();
+                }
+                return;
+            };
+            let (connection, id) = (head.connection, head.send.id);
+            match self.step(at, device, ctx) {
+                Step::Blocked => {
+                    if let Some(sender) = self.sender_mut(device) {
+                        sender.blocked = true;
+                    }
+                    return;
+                }
+                Step::Refused(code) => {
+                    self.senders[at].line.pop_front();
+                    self.refuse_send(connection, id, code, None);
+                }
+                Step::Done(answers) => {
+                    self.senders[at].line.pop_front();
+                    self.give_answers(device, &answers);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, at: usize, device: &DeviceId, ctx: &mut Ctx<Self>) -> Step {
+        let sender = &mut self.senders[at];
+        let (Some(outbound), Some(head)) = (sender.outbound.as_mut(), sender.line.front_mut())
+        else {
+            return Step::Blocked;
+        };
+        let id = head.send.id;
+        if !head.submitted {
+            match outbound.submit(id) {
+                SendDecision::Fresh => {
+                    head.submitted = true;
+                    // Only what is new costs tokens: refusing the resend of something
+                    // accepted would make its sender send it again under a new id.
+                    let rate = &self.shared.config.rate;
+                    if let Err(limited) = take_tokens(&mut self.rate, rate, &head.send) {
+                        let retry = Some(limited.retry_after_ms);
+                        return Step::Done(outbound.refused(id, ErrorCode::RateLimited, retry));
+                    }
+                }
+                SendDecision::Duplicate { ts_ms } => {
+                    let outcome = Outcome::Accepted {
+                        ts_ms,
+                        duplicate: true,
+                    };
+                    return Step::Done(SmallVec::from_iter([SenderAnswer { id, outcome }]));
+                }
+                SendDecision::DuplicateLater | SendDecision::InFlight => {
+                    return Step::Done(SmallVec::new());
+                }
+                SendDecision::TooOld => return Step::Refused(ErrorCode::IdTooOld),
+                SendDecision::TooMany => return Step::Refused(ErrorCode::TooManyUnanswered),
+            }
+        }
+        let recipient = match &head.recipient {
+            Some(recipient) => Arc::clone(recipient),
+            None if head.send.to == self.anchor.user => Arc::clone(&self.anchor.mailbox),
+            None => match self.shared.store.resident(&head.send.to) {
+                Some(recipient) => recipient,
+                None => {
+                    let wanted = (head.connection, id, head.send.to.clone());
+                    self.look_up_recipient(device.clone(), wanted, ctx);
+                    return Step::Blocked;
+                }
+            },
+        };
+        self.append(at, recipient, ctx)
+    }
+
+    fn look_up_recipient(
+        &mut self,
+        device: DeviceId,
+        (connection, id, to): (u64, MessageId, UserId),
+        ctx: &mut Ctx<Self>,
+    ) {
+        let work = self.shared.store.open(&to);
+        // Never at once: the caller is in the middle of the line.
+        ctx.spawn_then(work, move |me, opened, ctx| {
+            let Some(sender) = me.sender_mut(&device) else {
+                return;
+            };
+            let (Some(outbound), Some(head)) = (sender.outbound.as_mut(), sender.line.front_mut())
+            else {
+                sender.blocked = false;
+                return;
+            };
+            // The line may have been cleared meanwhile, and filled again by a new connection.
+            if head.connection == connection && head.send.id == id {
+                let refused = match opened {
+                    Ok(Some(recipient)) => {
+                        head.recipient = Some(recipient);
+                        None
+                    }
+                    Ok(None) => Some(ErrorCode::UnknownUser),
+                    Err(error) => {
+                        tracing::error!(%error, "a mailbox could not be opened");
+                        Some(ErrorCode::StorageUnavailable)
+                    }
+                };
+                if let Some(code) = refused {
+                    let answers = outbound.refused(id, code, retry_after(code));
+                    sender.line.pop_front();
+                    me.give_answers(&device, &answers);
+                }
+            }
+            me.advance(&device, ctx);
+        });
+    }
+
+    fn append(&mut self, at: usize, recipient: MailboxRef, ctx: &mut Ctx<Self>) -> Step {
+        let own = &self.anchor.mailbox;
+        let sender = &mut self.senders[at];
+        let (Some(outbound), Some(head)) = (sender.outbound.as_mut(), sender.line.front_mut())
+        else {
+            return Step::Blocked;
+        };
+        let ts_ms = now_ms();
+        let id = head.send.id;
+        let ttl_s_max = self.shared.config.limits.ttl_s_max;
+        let envelope = Envelope {
+            from: Address {
+                user: self.anchor.user.clone(),
+                device: sender.device.clone(),
+            },
+            to: head.send.to.clone(),
+            id,
+            ts_ms,
+            expires_ms: expiry::expires_ms(ts_ms, head.send.ttl_s, ttl_s_max),
+            body: head.send.body.clone(),
+        };
+        let mut recipients: SmallVec<[MailboxRef; 2]> = SmallVec::new();
+        let copy = envelope.to != self.anchor.user && own.has_other_device(&sender.device);
+        head.recipient = Some(Arc::clone(&recipient));
+        recipients.push(recipient);
+        if copy {
+            recipients.push(Arc::clone(own));
+        }
+        let append = Append {
+            envelope: Arc::new(envelope),
+            sender: Arc::clone(own),
+            recipients,
+        };
+        match self.shared.store.append(append) {
+            Ok(()) => Step::Done(SmallVec::new()),
+            Err(AppendError::MailboxFull) => {
+                Step::Done(outbound.refused(id, ErrorCode::MailboxFull, None))
+            }
+            Err(AppendError::Unavailable(_)) => {
+                Step::Done(outbound.abandoned(id, Some(RETRY_AFTER_MS)))
+            }
+            Err(AppendError::Busy) => {
+                let device = sender.device.clone();
+                let ready = self.shared.store.ready();
+                ctx.spawn_then(ready, move |me, (), ctx| me.advance(&device, ctx));
+                Step::Blocked
+            }
+        }
+    }
+
+    fn give_answers(&mut self, device: &DeviceId, answers: &[SenderAnswer]) {
+        for answer in answers {
+            let event = match answer.outcome {
+                Outcome::Accepted { ts_ms, duplicate } => {
+                    FIGURES.accepted.increment(1);
+                    FIGURES.duplicates.increment(duplicate.into());
+                    Event::Accepted(Accepted {
+                        id: answer.id,
+                        ts_ms,
+                        duplicate,
+                        ephemeral: false,
+                    })
+                }
+                Outcome::Refused {
+                    code,
+                    retry_after_ms,
+                } => {
+                    FIGURES.refused.increment(1);
+                    error_event(answer.id, code, retry_after_ms)
+                }
+            };
+            if let Some(at) = self.device_named(device) {
+                let slot = &self.devices[at].slot;
+                decrement(&slot.unanswered);
+                // A closed connection asks again when it is back.
+                let _ = slot.outlet.push(event);
+            }
+        }
+    }
+
+    fn refuse_send(
+        &mut self,
+        connection: u64,
+        id: MessageId,
+        code: ErrorCode,
+        retry_after_ms: Option<u64>,
+    ) {
+        FIGURES.refused.increment(1);
+        if let Some(at) = self.device_at(connection) {
+            let slot = &self.devices[at].slot;
+            decrement(&slot.unanswered);
+            let _ = slot.outlet.push(error_event(id, code, retry_after_ms));
+        }
+    }
+
+    /// The device's connection is gone: what was not handed to the store is forgotten, the
+    /// device will send it again.
+    pub(super) fn sender_disconnected(&mut self, device: &DeviceId) {
+        let Some(at) = self.senders.iter().position(|s| s.device == *device) else {
+            return;
+        };
+        let sender = &mut self.senders[at];
+        let idle = match &mut sender.outbound {
+            Some(outbound) => {
+                for waiting in sender.line.drain(..).filter(|waiting| waiting.submitted) {
+                    // Nobody is there to take the answers.
+                    let _ = outbound.abandoned(waiting.send.id, None);
+                }
+                outbound.disconnected();
+                outbound.is_idle()
+            }
+            None => {
+                sender.line.clear();
+                true
+            }
+        };
+        sender.blocked = false;
+        if idle {
+            self.senders.swap_remove(at);
+        }
+    }
+
+    /// Answers may have been lost: what is in flight is found out from the store.
+    pub(super) fn reconcile_senders(&mut self, ctx: &mut Ctx<Self>) {
+        let devices: Vec<DeviceId> = self
+            .senders
+            .iter()
+            .filter(|sender| sender.outbound.as_ref().is_some_and(|o| o.in_flight() > 0))
+            .map(|sender| sender.device.clone())
+            .collect();
+        for device in devices {
+            let appended = self.appended_ids(&device);
+            let work = self.shared.store.barrier();
+            settle(self, ctx, work, move |me, through, _| {
+                if through.is_ok() {
+                    me.reconcile(&device, &appended);
+                }
+            });
+        }
+    }
+
+    /// Ids handed to the store and not heard of.
+    fn appended_ids(&self, device: &DeviceId) -> Vec<MessageId> {
+        let Some(sender) = self.senders.iter().find(|s| s.device == *device) else {
+            return Vec::new();
+        };
+        let in_line = |id: &MessageId| sender.line.iter().any(|w| w.send.id == *id);
+        sender
+            .outbound
+            .iter()
+            .flat_map(Outbound::in_flight_ids)
+            .filter(|id| !in_line(id))
+            .collect()
+    }
+
+    fn reconcile(&mut self, device: &DeviceId, appended: &[MessageId]) {
+        let window = self
+            .anchor
+            .mailbox
+            .device(device)
+            .map(|state| state.window)
+            .unwrap_or_default();
+        for id in appended {
+            let Some(outbound) = self.sender_mut(device).and_then(|s| s.outbound.as_mut()) else {
+                return;
+            };
+            // Heard of meanwhile: both calls then do nothing.
+            let answers = match window.classify(*id) {
+                stonechat_protocol::Seen::Accepted { ts_ms } => outbound.committed(*id, ts_ms),
+                _ => outbound.abandoned(*id, Some(RETRY_AFTER_MS)),
+            };
+            self.give_answers(device, &answers);
+        }
+    }
+
+    fn send_ephemeral(&mut self, connection: u64, send: Send, ctx: &mut Ctx<Self>) {
+        if send.to == self.anchor.user || self.shared.store.resident(&send.to).is_some() {
+            self.pass_ephemeral(connection, send);
+            return;
+        }
+        let work = self.shared.store.open(&send.to);
+        settle(self, ctx, work, move |me, opened, _| match opened {
+            Ok(Some(_)) => me.pass_ephemeral(connection, send),
+            Ok(None) => me.refuse_send(connection, send.id, ErrorCode::UnknownUser, None),
+            Err(error) => {
+                tracing::error!(%error, "a mailbox could not be opened");
+                me.refuse_send(
+                    connection,
+                    send.id,
+                    ErrorCode::StorageUnavailable,
+                    Some(RETRY_AFTER_MS),
+                );
+            }
+        });
+    }
+
+    fn pass_ephemeral(&mut self, connection: u64, send: Send) {
+        let Some(at) = self.device_at(connection) else {
+            return;
+        };
+        if let Err(limited) = take_tokens(&mut self.rate, &self.shared.config.rate, &send) {
+            let retry = Some(limited.retry_after_ms);
+            self.refuse_send(connection, send.id, ErrorCode::RateLimited, retry);
+            return;
+        }
+        FIGURES.ephemeral.increment(1);
+        let slot = Arc::clone(&self.devices[at].slot);
+        let ts_ms = now_ms();
+        let envelope = Arc::new(Envelope {
+            from: Address {
+                user: self.anchor.user.clone(),
+                device: slot.device.clone(),
+            },
+            to: send.to,
+            id: send.id,
+            ts_ms,
+            expires_ms: ts_ms,
+            body: send.body,
+        });
+        if envelope.to != self.anchor.user {
+            self.shared.registry.with(&envelope.to, |entry| {
+                // Not promised: a session that is behind does without.
+                let _ = entry.session.try_tell(PassOn(Arc::clone(&envelope)));
+            });
+        }
+        self.pass_on(&envelope, Some(connection));
+        decrement(&slot.unanswered);
+        let _ = slot.outlet.push(Event::Accepted(Accepted {
+            id: send.id,
+            ts_ms,
+            duplicate: false,
+            ephemeral: true,
+        }));
+    }
+}
+
+fn take_tokens(
+    bucket: &mut Option<Box<TokenBucket>>,
+    rate: &RateConfig,
+    send: &Send,
+) -> Result<(), Limited> {
+    let limits = RateLimits {
+        messages_per_s: rate.messages_per_s,
+        messages_burst: rate.messages_burst,
+        bytes_per_s: rate.bytes_per_s,
+        bytes_burst: rate.bytes_burst,
+    };
+    let now = now_ms();
+    let bytes = u32::try_from(send.body.len()).unwrap_or(u32::MAX);
+    bucket
+        .get_or_insert_with(|| Box::new(TokenBucket::new(&limits, now)))
+        .take(&limits, bytes, now)
+}
+
+/// Only what passes by itself is worth another try.
+fn retry_after(code: ErrorCode) -> Option<u64> {
+    (code == ErrorCode::StorageUnavailable).then_some(RETRY_AFTER_MS)
+}
+
+fn error_event(id: MessageId, code: ErrorCode, retry_after_ms: Option<u64>) -> Event {
+    Event::Error(ErrorFrame {
+        code,
+        message: code.describe().to_owned(),
+        reference: Some(id),
+        retry_after_ms,
+    })
+}
+
+impl Handle<Answer> for Session {
+    fn handle(&mut self, answer: Answer, _ctx: &mut Ctx<Self>) {
+        let Answer { envelope, outcome } = answer;
+        let device = &envelope.from.device;
+        let connected = self.device_named(device).is_some();
+        // Unknown after a panic, or for a dead letter put back: nobody waits for it.
+        let Some(at) = self.senders.iter().position(|s| s.device == *device) else {
+            return;
+        };
+        let Some(outbound) = self.senders[at].outbound.as_mut() else {
+            return;
+        };
+        let answers = match outcome {
+            Ok(()) => outbound.committed(envelope.id, envelope.ts_ms),
+            Err(_) => outbound.abandoned(envelope.id, Some(RETRY_AFTER_MS)),
+        };
+        if !connected && outbound.is_idle() && self.senders[at].line.is_empty() {
+            self.senders.swap_remove(at);
+        }
+        self.give_answers(device, &answers);
+    }
+}

@@ -1,0 +1,89 @@
+//! From the committer's thread to the offline queues: who is told of a commit.
+//!
+//! Runs on the committer's thread, so it only sorts and hands on. When a queue's
+//! inbox is full the notification is dropped and the queue is told to catch
+//! up: what is durable is in the store, a notification is only a hint.
+
+use std::sync::{Arc, OnceLock};
+
+use stonechat_mailbox::{CommitSink, Committed, StoreError, Unavailable};
+use tokio::sync::watch;
+
+use crate::offline_queue::{CommitBatch, Notice};
+use crate::shared::Shared;
+
+/// The store's end: give it to the store when opening it.
+struct Sink {
+    target: Arc<OnceLock<Arc<Shared>>>,
+    failed: watch::Sender<Option<String>>,
+    batches: Vec<Vec<Notice>>,
+}
+
+/// The broker's end: give it to [`crate::Broker::start`].
+#[derive(Clone)]
+pub struct SinkHandle {
+    pub(crate) target: Arc<OnceLock<Arc<Shared>>>,
+    failed: watch::Receiver<Option<String>>,
+}
+
+impl SinkHandle {
+    /// Ready when a write or sync of the store failed for good, with what it said. The node
+    /// must then stop accepting and exit non-zero.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        let said = failed.wait_for(Option::is_some).await.map(|said| said.clone());
+        match said {
+            Ok(said) => said.unwrap_or_default(),
+            // The store is closed: it cannot fail any more.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Makes the two ends.
+pub fn commit_sink() -> (Box<dyn CommitSink>, SinkHandle) {
+    let target = Arc::new(OnceLock::new());
+    let (sender, failed) = watch::channel(None);
+    let sink = Sink {
+        target: Arc::clone(&target),
+        failed: sender,
+        batches: Vec::new(),
+    };
+    (Box::new(sink), SinkHandle { target, failed })
+}
+
+impl CommitSink for Sink {
+    fn committed(&mut self, batch: Vec<Committed>) {
+        // Before the broker has started nobody is connected, so nobody waits to hear.
+        let Some(shared) = self.target.get() else {
+            return;
+        };
+        self.batches.resize_with(shared.queue_count(), Vec::new);
+        for Committed { envelope, result } in batch {
+            let outcome: Result<(), Unavailable> = match result {
+                Ok(places) => {
+                    for placed in places {
+                        let queue = shared.queue_of(placed.mailbox.user());
+                        self.batches[queue].push(Notice::Placed {
+                            placed,
+                            envelope: Arc::clone(&envelope),
+                        });
+                    }
+                    Ok(())
+                }
+                Err(why) => Err(why),
+            };
+            let queue = shared.queue_of(&envelope.from.user);
+            self.batches[queue].push(Notice::Answer { envelope, outcome });
+        }
+        for (queue, notices) in self.batches.iter_mut().enumerate() {
+            if !notices.is_empty() {
+                shared.notify(queue, CommitBatch(std::mem::take(notices)));
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        self.failed.send_replace(Some(error.to_string()));
+    }
+}
