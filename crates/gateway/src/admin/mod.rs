@@ -1,0 +1,239 @@
+//! The admin API: users, tokens, dead letters, the node, health and metrics,
+//! on a listener of its own.
+//!
+//! Plain HTTP, meant for the loopback interface. Everything under `/admin/v1`
+//! asks for the secret in `<data-dir>/admin.secret`; health and metrics do not.
+//! It decides nothing about delivery and keeps no state of its own.
+
+mod body;
+mod dead_letters;
+mod guard;
+mod metrics;
+mod node;
+mod problem;
+mod process;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod users;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE};
+use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers, from_fn};
+use actix_web::{App, HttpServer, web};
+use metrics_exporter_prometheus::PrometheusHandle;
+use stonechat_actors::Tree;
+use stonechat_broker::Broker;
+use stonechat_protocol::UserId;
+
+use crate::auth::Authenticator;
+use guard::Failures;
+use problem::Problem;
+pub use secret::{SECRET_FILE, Secret, SecretError};
+
+/// Bytes of a request's body.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Requests that may be under way at a time.
+const CONNECTIONS_MAX: usize = 256;
+
+/// What the admin API needs to know of the edge.
+pub trait EdgeView: Send + Sync + 'static {
+    /// Connections at the moment.
+    fn connections(&self) -> u64;
+    /// Makes connections of a user (or any one) panic; returns how many. For tests of supervision.
+    fn inject_connection_panic(&self, user: Option<UserId>) -> usize;
+}
+
+/// Settings of the admin listener.
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Allows an address that is not loopback, although the secret and tokens cross the
+    /// network in the clear then.
+    pub insecure_listen: bool,
+    /// Opens the endpoint that makes parts of the node panic.
+    pub fault_injection: bool,
+}
+
+/// What the admin API serves.
+pub struct AdminParts {
+    /// The broker, with the store and the supervision tree behind it.
+    pub broker: Broker,
+    /// Tokens and accounts.
+    pub auth: Authenticator,
+    /// The edge.
+    pub edge: Arc<dyn EdgeView>,
+    /// Where counters are collected.
+    pub metrics: PrometheusHandle,
+    /// What requests must bring.
+    pub secret: Secret,
+    /// Version of the program.
+    pub version: &'static str,
+}
+
+/// Why the admin listener could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Not a loopback address.
+    #[error(
+        "the admin address {0} is not a loopback address: the admin secret and all tokens issued would cross the network in the clear; use 127.0.0.1, or set admin.insecure_listen = true to accept that"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address cannot be had.
+    #[error(
+        "the admin address {address} cannot be listened on: {source}; stop what uses it or choose another with --admin-listen"
+    )]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A running admin listener.
+pub struct RunningAdmin {
+    address: SocketAddr,
+    handle: ServerHandle,
+}
+
+impl RunningAdmin {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops it, requests under way included.
+    pub async fn stop(&self) {
+        // Not gracefully: that would wait for clients that merely keep a connection open.
+        self.handle.stop(false).await;
+    }
+}
+
+/// What handlers see.
+struct State {
+    parts: AdminParts,
+    fault_injection: bool,
+    started: Instant,
+    failures: Failures,
+}
+
+type Shared = web::Data<State>;
+
+/// Starts the admin listener on a thread of its own.
+///
+/// # Errors
+/// [`AdminError`]
+pub fn start(
+    config: &AdminConfig,
+    parts: AdminParts,
+    tree: &Tree,
+) -> Result<RunningAdmin, AdminError> {
+    if !config.listen.ip().is_loopback() && !config.insecure_listen {
+        return Err(AdminError::NotLoopback(config.listen));
+    }
+    let failed = |source| AdminError::Listen {
+        address: config.listen,
+        source,
+    };
+    let listener = TcpListener::bind(config.listen).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let state = state(parts, config.fault_injection);
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(ErrorHandlers::new().default_handler(as_problem))
+            .app_data(state.clone())
+            .configure(routes)
+    })
+    .workers(1)
+    .max_connections(CONNECTIONS_MAX)
+    .client_request_timeout(Duration::from_secs(5))
+    .disable_signals()
+    .listen(listener)
+    .map_err(failed)?
+    .run();
+    let handle = server.handle();
+    tree.spawn_task("admin-http", async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the admin listener ended; restart the node to get it back");
+        }
+    });
+    Ok(RunningAdmin { address, handle })
+}
+
+fn state(parts: AdminParts, fault_injection: bool) -> Shared {
+    web::Data::new(State {
+        parts,
+        fault_injection,
+        started: Instant::now(),
+        failures: Failures::default(),
+    })
+}
+
+fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/healthz", web::get().to(node::healthz))
+        .route("/readyz", web::get().to(node::readyz))
+        .route("/metrics", web::get().to(metrics::metrics))
+        .service(
+            web::scope("/admin/v1")
+                .wrap(from_fn(guard::guard))
+                .service(web::resource("/users").get(users::list).post(users::create))
+                .service(
+                    web::resource("/users/{user}")
+                        .get(users::show)
+                        .patch(users::change)
+                        .delete(users::remove),
+                )
+                .service(
+                    web::resource("/users/{user}/tokens")
+                        .post(users::issue_token)
+                        .delete(users::revoke_tokens),
+                )
+                .service(
+                    web::resource("/users/{user}/devices/{device}").delete(users::remove_device),
+                )
+                .service(web::resource("/users/{user}/disconnect").post(users::disconnect))
+                .service(web::resource("/tokens/{id}").delete(users::revoke_token))
+                .service(web::resource("/keys/rotate").post(users::rotate_keys))
+                .service(web::resource("/dead-letters").get(dead_letters::list))
+                .service(
+                    web::resource("/dead-letters/{number}")
+                        .get(dead_letters::show)
+                        .delete(dead_letters::remove),
+                )
+                .service(web::resource("/dead-letters/{number}/replay").post(dead_letters::replay))
+                .service(web::resource("/node").get(node::node))
+                .service(web::resource("/actors").get(node::actors))
+                .service(web::resource("/faults/panic").post(node::inject_panic)),
+        );
+}
+
+/// Whatever refused a request, the answer is problem details.
+fn as_problem<B>(
+    response: actix_web::dev::ServiceResponse<B>,
+) -> actix_web::Result<ErrorHandlerResponse<B>> {
+    let is_one = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes() == problem::CONTENT_TYPE_PROBLEM.as_bytes())
+        || response.request().path() == "/readyz";
+    if is_one {
+        return Ok(ErrorHandlerResponse::Response(
+            response.map_into_left_body(),
+        ));
+    }
+    let allow = response.headers().get(ALLOW).cloned();
+    let mut answer = Problem::of_status(response.status()).answer();
+    if let Some(allow) = allow {
+        answer.headers_mut().insert(ALLOW, allow);
+    }
+    Ok(ErrorHandlerResponse::Response(
+        response.into_response(answer).map_into_right_body(),
+    ))
+}
