@@ -1,0 +1,64 @@
+//! Logs: `tracing` to standard error, for people or as JSON, with a filter that
+//! can be changed while running. It decides nothing about what is logged.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::config::LogFormat;
+
+/// Changes the filter of a running process.
+#[derive(Clone)]
+pub(crate) struct LogControl(reload::Handle<EnvFilter, Registry>);
+
+/// Reads a filter such as `info,stonechat_gateway=debug`.
+pub(crate) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().parse(text)
+}
+
+/// Starts logging. Later calls in the same process have no effect.
+pub(crate) fn start(format: LogFormat, filter_text: &str) -> LogControl {
+    // The configuration was checked; fall back rather than fail over a log filter.
+    let filter = filter(filter_text).unwrap_or_else(|_| EnvFilter::new("info"));
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = match format {
+        LogFormat::Human => fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .boxed(),
+        LogFormat::Json => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(std::io::stderr)
+            .boxed(),
+    };
+    // Fails only when a logger is there already, which is as good.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
+    LogControl(handle)
+}
+
+impl LogControl {
+    /// Puts another filter in force.
+    pub(crate) fn set(&self, filter_text: &str) -> Result<(), String> {
+        let filter = filter(filter_text).map_err(|error| error.to_string())?;
+        self.0.reload(filter).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_checked() {
+        assert!(filter("info").is_ok());
+        assert!(filter("warn,stonechat_gateway=debug").is_ok());
+        assert!(filter("a=b=c").is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! Starting: descriptors, data directory, store, broker, edge, admin API, in
+//! this order, so that whoever can connect finds everything behind it ready.
+
+use std::num::NonZero;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use actix_rt::{Arbiter, ArbiterHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use stonechat_actors::{Tree, TreeConfig};
+use stonechat_broker::{Broker, SinkHandle, commit_sink};
+use stonechat_gateway::admin::{self, AdminParts, RunningAdmin, Secret};
+use stonechat_gateway::auth::Authenticator;
+use stonechat_gateway::edge::{Edge, RunningEdge};
+use stonechat_mailbox::{JournalStore, Store};
+
+use super::View;
+use crate::config::Settings;
+use crate::exit::{Exit, Failure};
+use crate::node_file::NodeFile;
+
+/// All parts of the running server.
+pub(super) struct Node {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) sink: SinkHandle,
+    pub(super) tree: Tree,
+    pub(super) broker: Broker,
+    pub(super) edge: Arc<RunningEdge>,
+    pub(super) admin: RunningAdmin,
+    pub(super) metrics: PrometheusHandle,
+    /// Threads of the broker's actors.
+    pub(super) arbiters: Vec<Arbiter>,
+    tls: bool,
+}
+
+impl Node {
+    /// Where it can be reached.
+    pub(super) fn node_file(&self) -> NodeFile {
+        NodeFile {
+            pid: std::process::id(),
+            listen: self.edge.local_addr(),
+            admin_listen: self.admin.local_addr(),
+            tls: self.tls,
+        }
+    }
+}
+
+pub(super) async fn start(settings: &Settings) -> Result<Node, Failure> {
+    raise_descriptor_limit();
+    make_data_dir(settings.data_dir())?;
+    // Before anything takes a handle to a counter.
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .map_err(|error| Failure::new(Exit::Software, error))?;
+
+    let (commits, sink) = commit_sink();
+    let store: Arc<dyn Store> = JournalStore::open(settings.store(), commits)?;
+    let secret = Secret::load_or_create(settings.data_dir())?;
+    let auth = Authenticator::open(Arc::clone(&store), settings.auth()).await?;
+
+    let tree = Tree::try_new(TreeConfig::default())
+        .map_err(|error| Failure::new(Exit::Software, error))?;
+    let arbiters: Vec<Arbiter> = (0..threads(settings)).map(|_| Arbiter::new()).collect();
+    let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
+    let broker = Broker::start(
+        settings.broker(),
+        Arc::clone(&store),
+        &sink,
+        tree.clone(),
+        &handles,
+    )
+    .map_err(|error| Failure::new(Exit::Software, error))?;
+
+    let edge = Edge::start(settings.edge(), broker.clone(), auth.clone(), &tree)?;
+    let edge = Arc::new(edge);
+    let parts = AdminParts {
+        broker: broker.clone(),
+        auth,
+        edge: Arc::new(View(Arc::clone(&edge))),
+        metrics: metrics.clone(),
+        secret,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let admin = admin::start(&settings.admin(), parts, &tree)?;
+    Ok(Node {
+        store,
+        sink,
+        tree,
+        broker,
+        edge,
+        admin,
+        metrics,
+        arbiters,
+        tls: settings.server.tls_cert.is_some(),
+    })
+}
+
+fn threads(settings: &Settings) -> usize {
+    match usize::try_from(settings.server.workers) {
+        Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, NonZero::get),
+        Ok(workers) => workers,
+    }
+}
+
+/// As many descriptors as the system allows: each connection takes one.
+fn raise_descriptor_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "file descriptors"),
+        Err(error) => tracing::warn!(%error, "the file descriptor limit stays as it is"),
+    }
+}
+
+fn make_data_dir(path: &Path) -> Result<(), Failure> {
+    if let Ok(metadata) = std::fs::metadata(path)
+        && metadata.is_dir()
+    {
+        if metadata.permissions().mode() & 0o077 != 0 {
+            let path = path.display();
+            tracing::warn!(%path, "others on this machine can look into the data directory; chmod 700 it");
+        }
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| {
+            Failure::io(
+                format_args!("the data directory {}", path.display()),
+                &error,
+            )
+        })
+}
