@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Passes all tests, installing what they need where it is missing. Says what it does.
+# Needs Rust (rustup) and a Debian-like system; everything else it gets through apt, pip and cargo.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { printf '\n== %s\n' "$*"; }
+
+CARGO_DENY_VERSION=0.20.2
+LOG_DIR=target/test-logs
+mkdir -p "$LOG_DIR"
+
+# --- what the tests need -------------------------------------------------------------------------
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+apt_missing=()
+command -v cc >/dev/null || apt_missing+=(build-essential)
+command -v python3 >/dev/null || apt_missing+=(python3)
+python3 -c 'import venv, ensurepip' 2>/dev/null || apt_missing+=(python3-venv)
+if [ ${#apt_missing[@]} -gt 0 ]; then
+    say "installing with apt: ${apt_missing[*]}"
+    as_root apt-get update -q
+    as_root apt-get install -y -q "${apt_missing[@]}"
+fi
+if ! cargo deny --version >/dev/null 2>&1; then
+    say "installing cargo-deny $CARGO_DENY_VERSION with cargo (a few minutes)"
+    cargo install --quiet --locked "cargo-deny@$CARGO_DENY_VERSION"
+fi
+
+# --- static checks -------------------------------------------------------------------------------
+say "format"
+cargo fmt --all --check
+say "licences, bans, sources"
+cargo deny --log-level error check licenses bans sources
+say "clippy, warnings denied"
+cargo clippy --workspace --all-targets --quiet -- -D warnings
+say "documentation, warnings denied"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+# --- tests ---------------------------------------------------------------------------------------
+say "the server, as the black-box suites run it"
+cargo build --quiet --package stonechat --bin stonechat
+target_dir=$(cargo metadata --format-version 1 --no-deps | python3 -c 'import json,sys; print(json.load(sys.stdin)["target_directory"])')
+export STONECHAT_BIN="$target_dir/debug/stonechat"
+
+status=0
+say "Rust: unit, property, simulation, architecture and black-box tests"
+cargo test --workspace --no-fail-fast 2>&1 | tee "$LOG_DIR/rust.log" || status=1
+say "Python: a second opinion on the protocol, by an independent client"
+tests/python/run.sh 2>&1 | tee "$LOG_DIR/python.log" || status=1
+
+# --- summary -------------------------------------------------------------------------------------
+python3 - "$LOG_DIR" "$status" <<'PY'
+import pathlib, re, sys
+logs, status = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+passed = failed = 0
+for name in ("rust.log", "python.log"):
+    text = (logs / name).read_text(errors="replace")
+    for p, f in re.findall(r"^test result: \w+\. (\d+) passed; (\d+) failed", text, re.M):
+        passed, failed = passed + int(p), failed + int(f)
+    for word, into in (("passed", "p"), ("failed", "f"), ("error", "f"), ("errors", "f")):
+        for n in re.findall(rf"^=*.*?\b(\d+) {word}\b.* in [\d.]+s", text, re.M) if name == "python.log" else []:
+            if into == "p":
+                passed += int(n)
+            else:
+                failed += int(n)
+if status and not failed:
+    failed = 1  # a suite did not even run to its end
+print(f"\ntotal: {passed} passed, {failed} failed")
+sys.exit(1 if status or failed else 0)
+PY

@@ -1,0 +1,249 @@
+//! The admin API: users, tokens, problems, credentials, health, metrics, the tree.
+
+use serde_json::{Value, json};
+use stonechat_tests::{Connect, Node, WsClient, eventually};
+
+#[test]
+fn users_are_created_listed_shown_and_removed() {
+    let mut node = Node::start_default();
+    let admin = node.admin();
+    let created = admin
+        .post("/admin/v1/users", &json!({"user": "bob"}))
+        .expect(201);
+    assert_eq!(created["user"], "bob");
+    assert!(created["created_ms"].as_u64().is_some());
+    let again = admin
+        .post("/admin/v1/users", &json!({"user": "bob"}))
+        .expect(200);
+    assert_eq!(again, created, "creating is idempotent");
+    for name in ["alice", "a.b_c+d-9", "carol", &"z".repeat(64)] {
+        admin.create_user(name);
+    }
+    let bob = admin.user("bob");
+    assert_eq!(bob["disabled"], false);
+    assert_eq!(bob["connected"], false);
+    assert_eq!(bob["devices"], json!([]));
+    for field in ["messages", "bytes", "last_seq", "expired_total"] {
+        assert_eq!(bob["mailbox"][field], 0, "{field}: {bob}");
+    }
+    // Page by page, in order, each once.
+    let mut names = Vec::new();
+    let mut after = String::new();
+    loop {
+        let path = format!(
+            "/admin/v1/users?limit=2&after={}",
+            after.replace('+', "%2B")
+        );
+        let page = admin.get(&path).expect(200);
+        let users = page["users"].as_array().unwrap();
+        assert!(users.len() <= 2, "{page}");
+        names.extend(
+            users
+                .iter()
+                .map(|user| user["user"].as_str().unwrap().to_owned()),
+        );
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut after),
+            None => break,
+        }
+    }
+    let expected = ["a.b_c+d-9", "alice", "bob", "carol", &"z".repeat(64)];
+    assert_eq!(names, expected);
+    admin.delete("/admin/v1/users/carol").expect(204);
+    admin.get("/admin/v1/users/carol").expect_problem(404);
+    admin.delete("/admin/v1/users/carol").expect_problem(404);
+    node.crash_and_restart();
+    let admin = node.admin();
+    assert_eq!(admin.user("bob")["created_ms"], created["created_ms"]);
+    admin.get("/admin/v1/users/carol").expect_problem(404);
+}
+
+#[test]
+fn mistakes_are_answered_with_problems() {
+    let node = Node::start_default();
+    let admin = node.admin();
+    for user in ["", "Bob", "a b", "ü", &"a".repeat(65)] {
+        admin
+            .post("/admin/v1/users", &json!({"user": user}))
+            .expect_problem(400);
+    }
+    admin
+        .post("/admin/v1/users", &json!({}))
+        .expect_problem(400);
+    admin
+        .post("/admin/v1/users", &json!({"user": 1}))
+        .expect_problem(400);
+    let raw = |body: &str| {
+        admin
+            .try_request("POST", "/admin/v1/users", Some(body))
+            .unwrap()
+    };
+    raw("{").expect_problem(400);
+    raw("[]").expect_problem(400);
+    raw(&format!("{{\"user\":\"{}\"}}", "a".repeat(70_000))).expect_problem(413);
+    admin.get("/admin/v1/users/nobody").expect_problem(404);
+    admin.get("/admin/v1/nothing").expect_problem(404);
+    admin.get("/nothing").expect_problem(404);
+    admin
+        .request("PUT", "/admin/v1/users", Some(&json!({})))
+        .expect_problem(405);
+    admin
+        .post("/admin/v1/users/nobody/tokens", &json!({}))
+        .expect_problem(404);
+    admin
+        .delete("/admin/v1/users/nobody/tokens")
+        .expect_problem(404);
+    admin
+        .patch("/admin/v1/users/nobody", &json!({"disabled": true}))
+        .expect_problem(404);
+    admin
+        .post("/admin/v1/users/nobody/disconnect", &json!({}))
+        .expect_problem(404);
+    admin.get("/admin/v1/dead-letters/1").expect_problem(404);
+    admin.get("/admin/v1/dead-letters/x").expect_problem(404);
+    admin.get("/admin/v1/users?limit=x").expect_problem(400);
+    admin.create_user("alice");
+    let token = |body: Value| admin.post("/admin/v1/users/alice/tokens", &body);
+    token(json!({"device": "a b"})).expect_problem(400);
+    token(json!({"ttl_s": -1})).expect_problem(400);
+    token(json!({"ttl_s": 0})).expect_problem(400);
+    admin
+        .patch("/admin/v1/users/alice", &json!({"disabled": "yes"}))
+        .expect_problem(400);
+}
+
+#[test]
+fn without_the_secret_nothing_is_told() {
+    let node = Node::start_default();
+    let admin = node.admin();
+    admin.create_user("alice");
+    let token = admin.token("alice", None);
+    for secret in [None, Some(""), Some("wrong"), Some(token.as_str())] {
+        let stranger = admin.with_secret(secret);
+        for path in ["/admin/v1/users", "/admin/v1/node", "/admin/v1/nothing"] {
+            let reply = stranger.get(path);
+            assert!(matches!(reply.status, 401 | 429), "{path}: {reply:?}");
+            assert!(!reply.text.contains("alice"));
+        }
+        let reply = stranger.post("/admin/v1/users", &json!({"user": "eve"}));
+        assert!(matches!(reply.status, 401 | 429), "{reply:?}");
+    }
+    admin.with_secret(None).get("/healthz").expect(200);
+    admin.with_secret(None).get("/readyz").expect(200);
+    assert_eq!(admin.with_secret(None).get("/metrics").status, 200);
+    eventually("the right secret works, whatever was tried before", || {
+        (admin.get("/admin/v1/users/eve").status == 404).then_some(())
+    });
+}
+
+#[tokio::test]
+async fn who_is_connected_is_shown() {
+    let node = Node::start_default();
+    let admin = node.admin();
+    let alice = WsClient::join(&node, "alice", "phone").await;
+    let _tablet = WsClient::join(&node, "alice", "tablet").await;
+    let shown = admin.user("alice");
+    assert_eq!(shown["connected"], true);
+    assert_eq!(admin.device("alice", "phone")["connected"], true);
+    alice.close().await;
+    let phone = eventually("the phone is away", || {
+        let phone = admin.device("alice", "phone");
+        (phone["connected"] == false).then_some(phone)
+    });
+    assert!(
+        phone["last_seen_ms"]
+            .as_u64()
+            .is_some_and(|ms| ms > 1_700_000_000_000),
+        "{phone}"
+    );
+    assert_eq!(phone["cursor"], 0);
+    assert_eq!(admin.device("alice", "tablet")["connected"], true);
+    let info = eventually("one connection is left", || {
+        let info = admin.get("/admin/v1/node").expect(200);
+        (info["connections"] == 1).then_some(info)
+    });
+    assert_eq!(info["sessions"], 1, "{info}");
+    assert_eq!(info["panics"], 0, "{info}");
+    assert!(
+        info["version"].is_string() && info["uptime_s"].is_u64(),
+        "{info}"
+    );
+    assert!(info["store"].is_object(), "{info}");
+}
+
+#[tokio::test]
+async fn an_operator_can_disconnect_a_user() {
+    let node = Node::start_default();
+    let token = node.user("alice");
+    let (mut phone, _) = Connect::to(&node).sign_in(&token, "phone").await;
+    let (mut tablet, _) = Connect::to(&node).sign_in(&token, "tablet").await;
+    let reply = node
+        .admin()
+        .post("/admin/v1/users/alice/disconnect", &json!({}));
+    assert!((200..300).contains(&reply.status), "{reply:?}");
+    phone.bye("shutdown", 1001).await;
+    tablet.bye("shutdown", 1001).await;
+    Connect::to(&node).sign_in(&token, "phone").await;
+}
+
+#[tokio::test]
+async fn the_tree_names_every_actor() {
+    let node = Node::start_default();
+    let _alice = WsClient::join(&node, "alice", "phone").await;
+    let tree = node.admin().get("/admin/v1/actors?limit=1000").expect(200);
+    let actors = tree["actors"].as_array().unwrap();
+    for kind in ["session", "router", "offline"] {
+        let one = actors.iter().find(|actor| {
+            let named = |field: &str| {
+                actor[field]
+                    .as_str()
+                    .is_some_and(|text| text.contains(kind))
+            };
+            named("kind") || named("name")
+        });
+        let one = one.unwrap_or_else(|| panic!("no {kind}: {tree}"));
+        for field in [
+            "id",
+            "name",
+            "generation",
+            "restarts",
+            "depth",
+            "high_water",
+            "capacity",
+        ] {
+            assert!(!one[field].is_null(), "{field} of {one}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn metrics_count_what_happens() {
+    let node = Node::start_default();
+    let admin = node.admin();
+    let mut alice = WsClient::join(&node, "alice", "phone").await;
+    let mut bob = WsClient::join(&node, "bob", "phone").await;
+    for n in 0..10 {
+        alice.say("bob", &json!(n)).await;
+        bob.message_acked().await;
+    }
+    let is = |name: &str, labels: &str, at_least: f64| {
+        let value = admin.metric(name, labels);
+        assert!(
+            value.is_some_and(|value| value >= at_least),
+            "{name}{{{labels}}} is {value:?}"
+        );
+    };
+    is("stonechat_connections", "", 2.0);
+    is("stonechat_connections_total", "", 2.0);
+    is("stonechat_frames_in_total", "type=\"send\"", 10.0);
+    is("stonechat_frames_in_total", "type=\"ack\"", 10.0);
+    is("stonechat_frames_out_total", "", 22.0);
+    is("stonechat_bytes_in_total", "", 1_000.0);
+    is("stonechat_bytes_out_total", "", 1_000.0);
+    is("stonechat_journal_sync_seconds_count", "", 1.0);
+    is("stonechat_journal_bytes", "", 1.0);
+    alice.close().await;
+    eventually("one connection is left", || {
+        (admin.metric("stonechat_connections", "") == Some(1.0)).then_some(())
+    });
+}

@@ -1,0 +1,29 @@
+//! The black-box suites, one module a topic, in one program so that they share the build of the
+//! server and run beside each other. Each test has a node of its own in a temporary directory.
+
+mod admin;
+mod chaos;
+mod chat;
+mod cli;
+mod codes;
+mod dead_letters;
+mod descriptors;
+mod devices;
+mod drain;
+mod durability;
+mod ephemeral;
+mod frames;
+mod framing;
+mod heartbeat;
+mod limits;
+mod offline;
+mod receipts;
+mod resend;
+mod resume;
+mod sign_in;
+mod slow_reader;
+mod storage;
+mod tls;
+mod tokens;
+mod ttl;
+mod upgrade;
