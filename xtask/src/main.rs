@@ -1,2 +1,25 @@
-//! Project tasks.
-fn main() {}
+//! Project tasks: `cargo xtask --help`.
+//!
+//! One module a task. Nothing here is part of the server.
+
+use clap::Parser;
+
+mod schema;
+mod sim;
+
+/// Project tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+enum Task {
+    /// JSON Schemas of the frames, from the Rust types.
+    Schema(schema::SchemaArgs),
+    /// The delivery simulation over many seeds, or one seed again.
+    Sim(sim::SimArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Task::parse() {
+        Task::Schema(args) => schema::run(&args),
+        Task::Sim(args) => sim::run(&args),
+    }
+}
