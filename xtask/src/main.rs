@@ -4,6 +4,7 @@
 
 use clap::Parser;
 
+mod memory;
 mod schema;
 mod sim;
 
@@ -11,6 +12,8 @@ mod sim;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
+    /// Resident memory of the server for each idle connection.
+    Memory(memory::Args),
     /// JSON Schemas of the frames, from the Rust types.
     Schema(schema::SchemaArgs),
     /// The delivery simulation over many seeds, or one seed again.
@@ -19,6 +22,7 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
+        Task::Memory(args) => memory::run(&args),
         Task::Schema(args) => schema::run(&args),
         Task::Sim(args) => sim::run(&args),
     }

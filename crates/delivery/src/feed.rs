@@ -31,6 +31,7 @@ pub struct FeedStart {
     /// Everything up to here is acknowledged.
     pub cursor: Seq,
     /// Everything up to here was (or may have been) sent before: it comes marked `redelivered`.
+    /// When nobody remembers, as after a panic of the session, everything committed may have been.
     pub sent: Seq,
     /// Greatest `seq` committed in the mailbox, looked up in the same step in which the feed
     /// is made: later commits must reach [`Feed::committed`]. When in doubt, `Seq::MAX`
@@ -162,10 +163,10 @@ impl Feed {
         if seq <= self.position {
             return effects;
         }
-        // While a read is under way, whether it will contain this message is not known yet;
-        // its end tells.
-        let adjoins = prev <= self.position && !self.reading;
-        if !(adjoins && self.take(ReadItem { seq, size, own }, &mut effects)) {
+        // Only who has everything before it takes a message live. To whom is behind, a late
+        // notification may tell of what has left the mailbox since: the read knows better.
+        let behind = self.unsure || self.known > self.position || prev > self.position;
+        if behind || !self.take(ReadItem { seq, size, own }, &mut effects) {
             self.known = self.known.max(seq);
         }
         self.settle(&mut effects);

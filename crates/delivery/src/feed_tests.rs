@@ -59,13 +59,24 @@ fn an_unknown_end_is_read_for_once() {
     assert!(!feed.is_caught_up());
     assert!(feed.committed(3, 4, 1, false).is_empty());
     // The read was before the commit: read again.
-    let effects = feed.read_done([], 3, true);
-    assert_eq!(effects[..], [read]);
-    assert_eq!(
-        feed.read_done([item(4, 1)], 4, true)[..],
-        [deliver(4, false)]
-    );
+    assert_eq!(feed.read_done([], 3, true)[..], [read]);
+    // A bounded read that did not reach the end is gone on with.
+    let effects = feed.read_done([item(4, 1), item(5, 1)], 5, false);
+    assert_eq!(effects[..2], [deliver(4, false), deliver(5, false)]);
+    assert!(matches!(effects[2], Effect::Read { after: 5, .. }));
+    assert!(feed.read_done([], 5, true).is_empty());
     assert!(feed.is_caught_up());
+}
+
+#[test]
+fn a_late_notification_does_not_bring_back_what_is_gone() {
+    let mut feed = feed(2, 7, 7);
+    assert_eq!(feed.start().len(), 1);
+    assert!(feed.committed(2, 3, 1, false).is_empty());
+    assert_eq!(
+        feed.read_done([item(7, 1)], 7, true)[..],
+        [deliver(7, true)]
+    );
 }
 
 #[test]
@@ -163,7 +174,8 @@ enum Step {
     Nudge,
     /// The oldest message held expires.
     Expire,
-    Reconnect,
+    /// Knowing the end of the mailbox, or not.
+    Reconnect(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -175,7 +187,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1usize..5).prop_map(Step::Ack),
         1 => Just(Step::Nudge),
         1 => Just(Step::Expire),
-        1 => Just(Step::Reconnect),
+        1 => any::<bool>().prop_map(Step::Reconnect),
     ]
 }
 
@@ -313,11 +325,12 @@ impl Model {
                     self.gone.push(self.held.remove(0).seq);
                 }
             }
-            Step::Reconnect => {
+            Step::Reconnect(knows) => {
                 (self.read, self.result) = (None, None);
                 self.window.clear();
                 self.ever_sent = self.feed.sent();
-                self.feed = feed(self.feed.cursor(), self.feed.sent(), self.last_seq);
+                let last_seq = if knows { self.last_seq } else { Seq::MAX };
+                self.feed = feed(self.feed.cursor(), self.feed.sent(), last_seq);
                 let effects = self.feed.start();
                 self.carry_out(&effects)?;
             }

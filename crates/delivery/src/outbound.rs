@@ -15,7 +15,11 @@
 //!
 //! The window must be the store's after everything this device has sent is
 //! committed or given up: a session that restarts waits for the store's barrier
-//! before it loads it, or a resend of something on its way would look new.
+//! before it loads it, or a resend of something on its way would look new. For
+//! the same reason [`Outbound::refused`] and [`Outbound::abandoned`] must only
+//! hear of sends this very machine called fresh: what became of an earlier
+//! session's send would be taken for news of its resend. That one was
+//! *committed* is true whoever hears it.
 
 use std::collections::VecDeque;
 

@@ -218,8 +218,10 @@ impl World {
     }
 
     fn expire(&mut self, mailbox: usize) {
-        let max = self.rng.range(1, 4);
-        let mut gone = self.store.expire(mailbox, self.now_ms, max, &self.msgs);
+        let last_seq = self.store.mailboxes[mailbox].last_seq;
+        let mut gone = self
+            .store
+            .expire(mailbox, self.now_ms, last_seq, &self.msgs);
         for (_, msg) in &gone {
             self.hit(Case::ExpiredInScan);
             self.expired(mailbox, *msg);
@@ -240,6 +242,7 @@ impl World {
             self.now_ms += step;
         } else {
             self.hit(Case::ClockBack);
+            self.clock_went_back = true;
             self.now_ms -= step.min(self.now_ms);
         }
     }

@@ -66,6 +66,7 @@ cases!(
     PoisonRetried,
     ExpiredInRead,
     ExpiredInScan,
+    ExpiredInAck,
     MailboxEmptied,
     ToSelf,
     CopyToOwnDevice,

@@ -168,6 +168,12 @@ impl World {
         let dev = self.conns[ix].dev;
         let upto = upto + u64::from(self.sabotaged(Sabotage::AckOffByOne));
         let held = self.store.mailboxes[dev.user].live.len();
+        // What expired on the way was not delivered, and is counted: a read has passed over it,
+        // or will.
+        for (_, msg) in self.store.expire(dev.user, self.now_ms, upto, &self.msgs) {
+            self.hit(Case::ExpiredInAck);
+            self.expired(dev.user, msg);
+        }
         let news = self.store.ack(dev, upto, &self.msgs);
         if held > 0 && self.store.mailboxes[dev.user].live.is_empty() {
             self.hit(Case::MailboxEmptied);

@@ -165,10 +165,12 @@ impl World {
         if last_seq <= cursor {
             self.hit(Case::FeedStartCaughtUp);
         }
+        // Not to know the end must do as well.
+        let unsure = self.rng.chance(200);
         let start = FeedStart {
             cursor,
             sent,
-            last_seq,
+            last_seq: if unsure { Seq::MAX } else { last_seq },
         };
         let limits = FeedLimits {
             window_messages_max: self.plan.window_messages_max,

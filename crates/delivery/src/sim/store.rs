@@ -321,18 +321,18 @@ impl Store {
         (batch, expired)
     }
 
-    /// What has expired by now, at most `max`.
+    /// Takes out what has expired by now, up to a place.
     pub(super) fn expire(
         &mut self,
         mailbox: usize,
         now_ms: u64,
-        max: usize,
+        upto: Seq,
         msgs: &[Msg],
     ) -> Vec<(Seq, usize)> {
         let live = self.mailboxes[mailbox].live.iter().copied();
         let gone: Vec<_> = live
+            .take_while(|(seq, _)| *seq <= upto)
             .filter(|(_, msg)| expiry::is_expired(msgs[*msg].expires_ms, now_ms))
-            .take(max)
             .collect();
         for (seq, _) in &gone {
             self.remove(mailbox, *seq);

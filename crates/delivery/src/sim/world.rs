@@ -54,6 +54,7 @@ pub(super) struct World {
     pub(super) history: Vec<Vec<(Seq, usize)>>,
     /// A crash or panic happened: `redelivered` may be said too often.
     pub(super) disturbed: bool,
+    pub(super) clock_went_back: bool,
     /// The last phase: no more faults, no new messages.
     pub(super) calm: bool,
     pub(super) violation: Option<Violation>,
@@ -88,6 +89,7 @@ impl World {
             clients,
             history: vec![Vec::new(); users],
             disturbed: false,
+            clock_went_back: false,
             calm: false,
             violation: None,
             trace: trace.then(VecDeque::new),
