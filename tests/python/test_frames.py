@@ -1,8 +1,10 @@
 """Frames that are odd, wrong or too large (protocol.md, sections 3, 10, 11 and 13)."""
 
 import json
+from contextlib import suppress
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from wire import Device
 
@@ -16,7 +18,7 @@ def pair(node, users):
 
 def test_ping_gives_the_nonce_back(pair):
     a, _, _ = pair
-    for nonce in (0, "n", None, [1, {"x": None}], "ä" * 100):
+    for nonce in (0, "n", None, [1, {"x": None}], "ä" * 40):
         a.say(type="ping", nonce=nonce)
         a.expect("pong", nonce=nonce)
     a.say(type="ping")
@@ -99,7 +101,8 @@ def test_a_frame_above_the_limit_costs_the_connection(pair):
 
 def test_the_limit_counts_for_all_fragments_together(pair):
     a, _, _ = pair
-    a.say_raw(['{"type":"ping","padding":"', *["x" * 10_000] * 8, '"}'])
+    with suppress(ConnectionClosed):  # the server may not wait for the last fragment
+        a.say_raw(['{"type":"ping","padding":"', *["x" * 10_000] * 8, '"}'])
     a.expect_bye("too_large", 1009)
 
 
