@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
 use smallvec::SmallVec;
-use stonechat_actors::{
-    ActorRef, AskError, ChildSpec, StartError, Strategy, SupervisorSpec, Tree,
+use stonechat_actors::{ActorRef, AskError, ChildSpec, StartError, Strategy, SupervisorSpec, Tree};
+use stonechat_mailbox::{
+    Append, AppendError, DeadLetter, Envelope, Store, StoreError, Unavailable,
 };
-use stonechat_mailbox::{Append, DeadLetter, Envelope, Store, StoreError};
 use stonechat_protocol::{CloseReason, DeviceId, UserId};
 use tokio::sync::oneshot;
 
@@ -17,7 +17,7 @@ use crate::config::BrokerConfig;
 use crate::offline_queue::{self, OfflineQueue};
 use crate::registry::{Anchor, Slot};
 use crate::router::{self, RETRY_AFTER_MS, Route, Router};
-use crate::session::{self, Connect, Connected, FromClient, Gone, Session};
+use crate::session::{self, Connect, FromClient, Gone, Session};
 use crate::shared::{Queue, Shared, now_ms};
 use crate::sink::SinkHandle;
 use crate::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
@@ -30,6 +30,8 @@ const INPUT_DEADLINE: Duration = Duration::from_secs(10);
 const GONE_DEADLINE: Duration = Duration::from_secs(60);
 /// Batches of commits that may wait for an offline queue, and acknowledgements beside them.
 const QUEUE_INBOX: u32 = 65_536;
+/// Sessions that may be ending while as many as allowed are alive.
+const SESSIONS_ENDING_MAX: usize = 65_536;
 /// Connects and ends that may wait for the router.
 const ROUTER_INBOX: u32 = 65_536;
 
@@ -70,17 +72,32 @@ pub enum InputError {
 }
 
 impl SessionLink {
+    pub(crate) fn new(tree: Tree, session: ActorRef<Session>, slot: Arc<Slot>) -> Self {
+        Self {
+            tree,
+            session,
+            slot,
+        }
+    }
+
     /// Hands a frame to the session; waits while its inbox is full, which is what stops
     /// the connection from reading on.
     ///
     /// # Errors
     /// [`InputError`]: close the connection.
     pub async fn input(&self, input: Input) -> Result<(), InputError> {
-        if matches!(input.command, Some(Command::Send { .. })) {
-            self.slot.unanswered.fetch_add(1, Ordering::AcqRel);
-        }
-        let connection = self.slot.connection;
-        match self.session.try_tell(FromClient { connection, input }) {
+        // Counted here, not when the session gets to it: only then is it known how many were
+        // unanswered when this one came.
+        let unanswered = match input.command {
+            Some(Command::Send { .. }) => self.slot.unanswered.fetch_add(1, Ordering::AcqRel) + 1,
+            _ => 0,
+        };
+        let message = FromClient {
+            connection: self.slot.connection,
+            unanswered,
+            input,
+        };
+        match self.session.try_tell(message) {
             Ok(()) => Ok(()),
             Err(refused) if refused.is_full() => {
                 let waited = self
@@ -135,7 +152,8 @@ impl Broker {
         let core = root.start_supervisor(SupervisorSpec::new("broker", Strategy::OneForOne))?;
         let sessions_max = config.sessions_max;
         let sessions = SupervisorSpec {
-            children_max: sessions_max,
+            // Those that are ending count until they have ended.
+            children_max: sessions_max.saturating_add(SESSIONS_ENDING_MAX),
             escalate: false,
             ..SupervisorSpec::new("sessions", Strategy::Dynamic)
         };
@@ -162,7 +180,8 @@ impl Broker {
         let spec = ChildSpec::new("router")
             .intensity(CORE_CRASHES_MAX, CORE_CRASHES_WITHIN)
             .inbox_capacity(ROUTER_INBOX);
-        let router = core.start_child(spec, &arbiters[0], move |_| Router::new(Arc::clone(&held)))?;
+        let router =
+            core.start_child(spec, &arbiters[0], move |_| Router::new(Arc::clone(&held)))?;
         let first = shared.queues.set(queues).is_ok()
             && shared.router.set(router).is_ok()
             && sink.target.set(Arc::clone(&shared)).is_ok();
@@ -186,6 +205,11 @@ impl Broker {
             None => match store.open(&attach.user).await {
                 Ok(Some(mailbox)) => mailbox,
                 Ok(None) => return Err(AttachError::UnknownUser),
+                Err(StoreError::Overloaded | StoreError::Unavailable(_)) => {
+                    return Err(AttachError::Overloaded {
+                        retry_after_ms: RETRY_AFTER_MS,
+                    });
+                }
                 Err(error) => {
                     tracing::error!(user = %attach.user, %error, "a mailbox could not be opened");
                     return Err(AttachError::Internal);
@@ -211,8 +235,8 @@ impl Broker {
                 },
             };
             let routed = router.ask(route, ATTACH_DEADLINE).await;
-            let entry = match routed {
-                Ok(entry) => entry?,
+            match routed {
+                Ok(routed) => routed?,
                 // The router restarts in place; what it was doing is not known, so ask again.
                 Err(AskError::Panicked { .. }) if tries < 3 => continue,
                 Err(AskError::Full | AskError::Timeout) => {
@@ -221,27 +245,9 @@ impl Broker {
                     });
                 }
                 Err(_) => return Err(AttachError::Internal),
-            };
+            }
             return match tokio::time::timeout(ATTACH_DEADLINE, answer).await {
-                Ok(Ok(connected)) => {
-                    let Connected {
-                        slot,
-                        session_id,
-                        pending,
-                    } = connected?;
-                    let session = entry.session;
-                    let tree = self.shared.tree.clone();
-                    let link = SessionLink {
-                        tree,
-                        session,
-                        slot,
-                    };
-                    Ok(Attached {
-                        link,
-                        session_id,
-                        pending,
-                    })
-                }
+                Ok(Ok(attached)) => attached,
                 // The session failed while it was connecting the device.
                 Ok(Err(_)) if tries < 3 => continue,
                 Ok(Err(_)) => Err(AttachError::Internal),
@@ -284,8 +290,8 @@ impl Broker {
     /// Refuses new sessions from now on and closes all connections with `reason`; returns
     /// when all are detached or the deadline passed, with how many are left.
     pub async fn drain(&self, reason: CloseReason, retry_after_ms: u64, deadline: Duration) -> u64 {
-        self.shared.draining.store(true, Ordering::Release);
-        let left = || self.shared.devices.load(Ordering::Relaxed);
+        self.shared.draining.store(true, Ordering::SeqCst);
+        let left = || self.shared.devices.load(Ordering::SeqCst);
         let closing = async {
             while left() > 0 {
                 // Again each time: a connect may have been under way.
@@ -355,19 +361,23 @@ impl Broker {
         };
         let mut recipients = SmallVec::new();
         recipients.push(Arc::clone(&mailbox));
+        let envelope = Arc::new(envelope);
+        // Only the sink can tell: the disk may be full at one moment and have room at the next.
+        let outcome = self.shared.watched.watch(&envelope);
         let append = Append {
-            envelope: Arc::new(envelope),
+            envelope,
             sender: sender.unwrap_or(mailbox),
             recipients,
         };
         store.append(append).map_err(|error| match error {
-            stonechat_mailbox::AppendError::Unavailable(why) => StoreError::Unavailable(why),
-            other => StoreError::Database(other.to_string()),
+            AppendError::Unavailable(why) => StoreError::Unavailable(why),
+            AppendError::Busy => StoreError::Overloaded,
+            AppendError::MailboxFull => StoreError::TooLarge(
+                "the mailbox is full; its owner has to fetch or the operator to raise mailbox limits",
+            ),
         })?;
         store.barrier().await?;
-        if let Some(why) = store.unavailable() {
-            return Err(StoreError::Unavailable(why));
-        }
+        outcome.await.map_err(|_| Unavailable::Failed)??;
         store.take_dead_letter(number).await.map(|_| ())
     }
 

@@ -28,8 +28,16 @@ const FORWARD_DEADLINE: Duration = Duration::from_secs(30);
 const FIND_SCAN_MAX: usize = 4096;
 /// Messages that leave in one sweep before others get a turn.
 const EXPIRE_SLICE: usize = 10_000;
-/// Marks of one user that may wait for the store; beyond it the oldest goes, a later one says more.
-const MARKS_MAX: usize = 128;
+/// Marks of one user that may wait for the store; more than there are conversations kept
+/// unless the store was told otherwise. Beyond it the oldest goes.
+const MARKS_MAX: usize = 16_384;
+/// Waiting marks looked through for an older one that a new one makes superfluous.
+const MARKS_SEARCHED_MAX: usize = 64;
+/// Reads of one user that may wait for the store; beyond it they are refused.
+const READS_MAX: usize = 256;
+/// Untold receipts looked through for an older one of the same conversation. Beyond it both
+/// are told, in order.
+const UNTOLD_SEARCHED_MAX: usize = 64;
 /// Calls of the store that may be waited for at a time; the runtime allows twice as many.
 const STORE_CALLS_MAX: usize = 512;
 
@@ -66,6 +74,12 @@ pub(crate) struct ReadUpTo {
     pub(crate) connection: u64,
 }
 
+/// What a user's devices say of the messages they got.
+enum Step {
+    Ack(Ack),
+    Read(ReadUpTo),
+}
+
 /// A mark on a conversation; asked of the sender's queue.
 pub(crate) struct Watermark {
     pub(crate) sender: UserId,
@@ -79,11 +93,17 @@ pub(crate) struct OfflineQueue {
     lost: Arc<AtomicBool>,
     /// Users whose session could not be told.
     lagging: HashSet<UserId>,
-    /// Acknowledgements waiting behind one that waits for the store: one at a time for each
-    /// user, so that receipts move in order.
-    acks: HashMap<UserId, Vec<Ack>>,
+    /// Acknowledgements and reads waiting behind one that waits for the store: one at a time
+    /// for each user, so that receipts move in order and a message that is said to be read
+    /// does not leave the mailbox while it is looked for.
+    steps: HashMap<UserId, VecDeque<Step>>,
     /// Marks waiting behind one that waits for the store: one at a time for each user.
     marks: HashMap<UserId, VecDeque<Mark>>,
+    /// Receipts whose acknowledgement is not known to be durable yet: telling them now and
+    /// losing it in a crash would let a watermark step back.
+    untold: Vec<(UserId, Receipt)>,
+    /// The store was asked to say when what is in `untold` may be told.
+    telling: bool,
 }
 
 impl OfflineQueue {
@@ -93,8 +113,10 @@ impl OfflineQueue {
             index,
             lost,
             lagging: HashSet::new(),
-            acks: HashMap::new(),
+            steps: HashMap::new(),
             marks: HashMap::new(),
+            untold: Vec::new(),
+            telling: false,
         }
     }
 
@@ -156,6 +178,10 @@ impl OfflineQueue {
         } else if let Err(refused) = queue.actor.try_tell(Watermark { sender, mark })
             && refused.is_full()
         {
+            if ctx.futures_len() >= STORE_CALLS_MAX {
+                tracing::warn!("a receipt was not passed on: too many wait for a full queue");
+                return;
+            }
             let actor = queue.actor.clone();
             let watermark = refused.into_inner();
             ctx.spawn_then(
@@ -171,7 +197,11 @@ impl OfflineQueue {
 
     fn move_mark(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
         if let Some(waiting) = self.marks.get_mut(&sender) {
-            if waiting.len() >= MARKS_MAX {
+            let newest = waiting.len().saturating_sub(MARKS_SEARCHED_MAX);
+            let older = (newest..waiting.len()).find(|&at| mark.covers(&waiting[at]));
+            if let Some(older) = older {
+                waiting.remove(older);
+            } else if waiting.len() >= MARKS_MAX {
                 waiting.pop_front();
             }
             waiting.push_back(mark);
@@ -179,7 +209,10 @@ impl OfflineQueue {
         }
         if ctx.futures_len() >= STORE_CALLS_MAX {
             // The next acknowledgement or read of the conversation says more than this one.
-            tracing::warn!(queue = self.index, "a receipt was skipped: the store is behind");
+            tracing::warn!(
+                queue = self.index,
+                "a receipt was skipped: the store is behind"
+            );
             return;
         }
         self.marks.insert(sender.clone(), VecDeque::new());
@@ -187,9 +220,14 @@ impl OfflineQueue {
     }
 
     fn run_mark(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
-        let work = move_watermark(Arc::clone(&self.shared.store), sender.clone(), mark, now_ms());
+        let work = move_watermark(
+            Arc::clone(&self.shared.store),
+            sender.clone(),
+            mark,
+            now_ms(),
+        );
         settle(self, ctx, work, move |me, moved, ctx| {
-            me.mark_done(&sender, moved);
+            me.mark_done(&sender, moved, ctx);
             match me.marks.get_mut(&sender).and_then(VecDeque::pop_front) {
                 Some(next) => me.run_mark(sender, next, ctx),
                 None => {
@@ -199,9 +237,23 @@ impl OfflineQueue {
         });
     }
 
-    fn mark_done(&mut self, sender: &UserId, moved: Result<Moved, StoreError>) {
+    fn mark_done(
+        &mut self,
+        sender: &UserId,
+        moved: Result<Moved, StoreError>,
+        ctx: &mut Ctx<Self>,
+    ) {
         match moved {
-            Ok(Moved::Receipt(receipt)) => self.tell_receipt(sender, receipt),
+            Ok(Moved::Receipt(receipt)) => {
+                // Bounded: one a conversation, for those that moved since the last flush.
+                let same =
+                    |(user, old): &(UserId, Receipt)| *user == *sender && old.with == receipt.with;
+                if self.untold.len() < UNTOLD_SEARCHED_MAX {
+                    self.untold.retain(|entry| !same(entry));
+                }
+                self.untold.push((sender.clone(), receipt));
+                self.tell_when_durable(ctx);
+            }
             Ok(Moved::Nothing) => {}
             Ok(Moved::Refused { refuse, code }) => {
                 // A full or gone session: the client learns nothing, and nothing was changed.
@@ -215,8 +267,23 @@ impl OfflineQueue {
         }
     }
 
-    fn tell_receipt(&mut self, sender: &UserId, receipt: Receipt) {
-        self.tell_session(sender, ReceiptMoved(receipt));
+    fn tell_when_durable(&mut self, ctx: &mut Ctx<Self>) {
+        if self.telling || self.untold.is_empty() {
+            return;
+        }
+        self.telling = true;
+        let receipts = std::mem::take(&mut self.untold);
+        let flushed = self.shared.store.flushed();
+        ctx.spawn_then(flushed, move |me, flushed, ctx| {
+            me.telling = false;
+            // Not durable: the store has failed, and the node is about to stop.
+            if flushed.is_ok() {
+                for (sender, receipt) in receipts {
+                    me.tell_session(&sender, ReceiptMoved(receipt));
+                }
+            }
+            me.tell_when_durable(ctx);
+        });
     }
 }
 
@@ -227,7 +294,7 @@ impl Supervised for OfflineQueue {
         ctx.run_interval(Duration::from_millis(RESYNC_INTERVAL_MS), |me, _| me.tick());
         if self.index == 0 {
             let every = Duration::from_millis(self.shared.config.expire_interval_ms.max(1));
-            ctx.run_interval(every, |me, ctx| me.expire(ctx));
+            ctx.run_interval(every, Self::expire);
         }
         if ctx.generation() > 1 {
             self.resync_everyone();
@@ -246,19 +313,14 @@ impl Supervised for OfflineQueue {
 impl OfflineQueue {
     fn expire(&mut self, ctx: &mut Ctx<Self>) {
         let work = self.shared.store.expire(now_ms(), EXPIRE_SLICE);
-        settle(self, ctx, work, |me, left, ctx| match left {
+        settle(self, ctx, work, |_, left, ctx| match left {
             // A full slice: there may be more.
             Ok(left) if left >= EXPIRE_SLICE as u64 => {
-                ctx.run_later(Duration::from_millis(10), Self::expire_again);
-                let _ = me;
+                ctx.run_later(Duration::from_millis(10), Self::expire);
             }
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "expired messages could not be removed"),
         });
-    }
-
-    fn expire_again(&mut self, ctx: &mut Ctx<Self>) {
-        self.expire(ctx);
     }
 }
 
@@ -287,27 +349,44 @@ impl Handle<CommitBatch> for OfflineQueue {
 impl Handle<Ack> for OfflineQueue {
     fn handle(&mut self, ack: Ack, ctx: &mut Ctx<Self>) {
         let user = ack.mailbox.user();
-        if let Some(waiting) = self.acks.get_mut(user) {
+        if let Some(waiting) = self.steps.get_mut(user) {
             merge(waiting, ack);
         } else if ctx.futures_len() >= STORE_CALLS_MAX {
             // Comes up again when the client acknowledges more, or connects again.
             self.lagging.insert(user.clone());
         } else {
-            self.acks.insert(user.clone(), Vec::new());
+            self.steps.insert(user.clone(), VecDeque::new());
             self.run_ack(ack, ctx);
         }
     }
 }
 
-/// Acknowledgements are cumulative: of each device the furthest is enough.
-fn merge(waiting: &mut Vec<Ack>, ack: Ack) {
-    match waiting.iter_mut().find(|other| other.device == ack.device) {
+/// Acknowledgements are cumulative: of each device the furthest is enough, but what was read
+/// before it must still be found.
+fn merge(waiting: &mut VecDeque<Step>, ack: Ack) {
+    let since_read = waiting.iter_mut().rev().map_while(|step| match step {
+        Step::Ack(other) => Some(other),
+        Step::Read(_) => None,
+    });
+    let mut since_read = since_read;
+    match since_read.find(|other| other.device == ack.device) {
         Some(other) => other.upto = other.upto.max(ack.upto),
-        None => waiting.push(ack),
+        None => waiting.push_back(Step::Ack(ack)),
     }
 }
 
 impl OfflineQueue {
+    /// The store is done with a step of this user.
+    fn next_step(&mut self, user: &UserId, ctx: &mut Ctx<Self>) {
+        match self.steps.get_mut(user).and_then(VecDeque::pop_front) {
+            Some(Step::Ack(ack)) => self.run_ack(ack, ctx),
+            Some(Step::Read(read)) => self.run_read(read, ctx),
+            None => {
+                self.steps.remove(user);
+            }
+        }
+    }
+
     fn run_ack(&mut self, ack: Ack, ctx: &mut Ctx<Self>) {
         let work = self.shared.store.ack(&ack.mailbox, &ack.device, ack.upto);
         settle(self, ctx, work, move |me, outcome, ctx| {
@@ -329,52 +408,64 @@ impl OfflineQueue {
                 Err(StoreError::NotFound(_) | StoreError::UnknownUser(_)) => {}
                 Err(error) => tracing::error!(%error, "an acknowledgement could not be stored"),
             }
-            match me.acks.get_mut(reader).and_then(Vec::pop) {
-                Some(next) => me.run_ack(next, ctx),
-                None => {
-                    me.acks.remove(reader);
-                }
-            }
+            me.next_step(reader, ctx);
         });
     }
 }
 
 impl Handle<ReadUpTo> for OfflineQueue {
     fn handle(&mut self, read: ReadUpTo, ctx: &mut Ctx<Self>) {
-        if ctx.futures_len() >= STORE_CALLS_MAX {
-            let _ = read.session.try_tell(Refuse {
-                connection: read.connection,
-                id: read.id,
-                code: ErrorCode::Internal,
-            });
-            return;
+        let user = read.reader.user();
+        match self.steps.get_mut(user) {
+            Some(waiting) if waiting.len() < READS_MAX => waiting.push_back(Step::Read(read)),
+            None if ctx.futures_len() < STORE_CALLS_MAX => {
+                self.steps.insert(user.clone(), VecDeque::new());
+                self.run_read(read, ctx);
+            }
+            _ => refuse_read(&read),
         }
+    }
+}
+
+/// A full or gone session: the client learns nothing, and nothing was changed.
+fn refuse_read(read: &ReadUpTo) {
+    let _ = read.session.try_tell(Refuse {
+        connection: read.connection,
+        id: read.id,
+        code: ErrorCode::Internal,
+    });
+}
+
+impl OfflineQueue {
+    fn run_read(&mut self, read: ReadUpTo, ctx: &mut Ctx<Self>) {
         let work = self
             .shared
             .store
             .find(&read.reader, &read.from, read.id, FIND_SCAN_MAX);
-        settle(self, ctx, work, move |me, found, ctx| match found {
-            Ok(found) => {
-                let mark = Mark::Read {
-                    with: read.reader.user().clone(),
-                    id: read.id,
-                    found,
-                    refuse: crate::receipts::RefuseTo {
-                        session: read.session,
-                        connection: read.connection,
+        settle(self, ctx, work, move |me, found, ctx| {
+            let reader = Arc::clone(&read.reader);
+            match found {
+                Ok(found) => {
+                    let mark = Mark::Read {
+                        with: reader.user().clone(),
                         id: read.id,
-                    },
-                };
-                me.forward(read.from, mark, ctx);
+                        found,
+                        refuse: crate::receipts::RefuseTo {
+                            session: read.session,
+                            connection: read.connection,
+                            id: read.id,
+                        },
+                    };
+                    me.forward(read.from, mark, ctx);
+                }
+                Err(error) => {
+                    if !matches!(error, StoreError::Overloaded) {
+                        tracing::error!(%error, "a mailbox could not be searched");
+                    }
+                    refuse_read(&read);
+                }
             }
-            Err(error) => {
-                tracing::error!(%error, "a mailbox could not be searched");
-                let _ = read.session.try_tell(Refuse {
-                    connection: read.connection,
-                    id: read.id,
-                    code: ErrorCode::Internal,
-                });
-            }
+            me.next_step(reader.user(), ctx);
         });
     }
 }

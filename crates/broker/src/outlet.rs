@@ -162,6 +162,11 @@ impl Outlet {
         self.0.waker.wake();
     }
 
+    /// Whether both lead to the same connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Whether pushing is of any use.
     pub fn is_open(&self) -> bool {
         let state = self.0.state.lock();
@@ -183,7 +188,8 @@ impl Drain {
         }
         self.0.waker.register(cx.waker());
         // A push may have come between the look and the registration.
-        self.take(into, bytes_max).map_or(Poll::Pending, Poll::Ready)
+        self.take(into, bytes_max)
+            .map_or(Poll::Pending, Poll::Ready)
     }
 
     /// [`Drain::poll_take`] as a future.

@@ -43,6 +43,16 @@ pub(crate) enum Mark {
     },
 }
 
+impl Mark {
+    /// Whether an older mark says nothing that this one does not.
+    pub(crate) fn covers(&self, older: &Self) -> bool {
+        matches!(
+            (self, older),
+            (Self::Delivered { with, .. }, Self::Delivered { with: other, .. }) if with == other
+        )
+    }
+}
+
 /// What became of a mark.
 pub(crate) enum Moved {
     /// The watermarks moved: tell the sender.
@@ -68,10 +78,10 @@ pub(crate) fn move_watermark(
         let Some(mailbox) = mailbox else {
             return Ok(match mark {
                 // The account was removed in the meantime.
-                Mark::Delivered { .. } => Moved::Nothing,
+                Mark::Delivered { .. } | Mark::Read { found: Some(_), .. } => Moved::Nothing,
                 Mark::Read { refuse, .. } => Moved::Refused {
                     refuse,
-                    code: ErrorCode::UnknownUser,
+                    code: ErrorCode::UnknownMessage,
                 },
             });
         };

@@ -22,7 +22,7 @@ use crate::AttachError;
 use crate::figures::FIGURES;
 use crate::registry::{Anchor, Entry};
 use crate::session::{Connect, Session};
-use crate::shared::Shared;
+use crate::shared::{Shared, now_ms};
 
 /// Told to clients that could not be taken, milliseconds.
 pub(crate) const RETRY_AFTER_MS: u64 = 1_000;
@@ -72,8 +72,10 @@ impl Router {
                 Session::new(Arc::clone(&shared), Arc::clone(&held))
             })
             .map_err(|error| {
-                tracing::error!(%user, %error, "a session could not be started");
-                AttachError::Internal
+                tracing::warn!(%user, %error, "a session could not be started");
+                AttachError::Overloaded {
+                    retry_after_ms: RETRY_AFTER_MS,
+                }
             })?;
         session
             .monitor(ctx.myself().recipient::<Down>())
@@ -122,7 +124,15 @@ impl Router {
             let slots = std::mem::take(&mut *entry.anchor.slots.lock());
             self.shared
                 .devices
-                .fetch_sub(slots.len() as u64, Ordering::Relaxed);
+                .fetch_sub(slots.len() as u64, Ordering::SeqCst);
+            for slot in slots {
+                // Or what they were sent could not be acknowledged when they are back.
+                let sent = slot.sent.load(Ordering::Acquire);
+                let mailbox = &entry.anchor.mailbox;
+                self.shared
+                    .store
+                    .detach(mailbox, &slot.device, sent, now_ms());
+            }
             if closed > 0 {
                 tracing::warn!(%user, connections = closed, "connections closed after their session ended");
             }
@@ -138,7 +148,7 @@ pub(crate) struct Route {
 }
 
 impl Ask<Route> for Router {
-    type Reply = Result<Entry, AttachError>;
+    type Reply = Result<(), AttachError>;
 
     fn ask(&mut self, route: Route, ctx: &mut Ctx<Self>) -> Self::Reply {
         let Route {
@@ -156,7 +166,7 @@ impl Ask<Route> for Router {
             match entry.session.try_tell(connect) {
                 Ok(()) => {
                     entry.anchor.connects.fetch_add(1, Ordering::AcqRel);
-                    return Ok(entry);
+                    return Ok(());
                 }
                 Err(refused) if refused.is_full() => {
                     return Err(AttachError::Overloaded {

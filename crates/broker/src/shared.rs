@@ -15,6 +15,7 @@ use crate::config::BrokerConfig;
 use crate::offline_queue::{CommitBatch, OfflineQueue};
 use crate::registry::Registry;
 use crate::router::Router;
+use crate::sink::Watched;
 
 /// Held by every actor of the broker.
 pub(crate) struct Shared {
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) router: OnceLock<ActorRef<Router>>,
     pub(crate) draining: AtomicBool,
     pub(crate) devices: AtomicU64,
+    /// Appends whose outcome somebody other than a session waits for.
+    pub(crate) watched: Watched,
     next_connection: AtomicU64,
 }
 
@@ -54,6 +57,7 @@ impl Shared {
             router: OnceLock::new(),
             draining: AtomicBool::new(false),
             devices: AtomicU64::new(0),
+            watched: Watched::default(),
             next_connection: AtomicU64::new(1),
         }
     }
@@ -96,5 +100,7 @@ impl Shared {
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
 }

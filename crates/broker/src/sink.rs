@@ -6,11 +6,48 @@
 
 use std::sync::{Arc, OnceLock};
 
-use stonechat_mailbox::{CommitSink, Committed, StoreError, Unavailable};
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use stonechat_mailbox::{CommitSink, Committed, Envelope, StoreError, Unavailable};
+use tokio::sync::{oneshot, watch};
 
 use crate::offline_queue::{CommitBatch, Notice};
 use crate::shared::Shared;
+
+/// Appends somebody waits for, one for each dead letter that is being put back.
+#[derive(Default)]
+pub(crate) struct Watched(Mutex<Vec<(Arc<Envelope>, Outcome)>>);
+
+type Outcome = oneshot::Sender<Result<(), Unavailable>>;
+
+impl Watched {
+    /// Tells what becomes of the append of this very envelope.
+    pub(crate) fn watch(
+        &self,
+        envelope: &Arc<Envelope>,
+    ) -> oneshot::Receiver<Result<(), Unavailable>> {
+        let (tell, outcome) = oneshot::channel();
+        let mut watched = self.0.lock();
+        watched.retain(|(_, waiter)| !waiter.is_closed());
+        watched.push((Arc::clone(envelope), tell));
+        outcome
+    }
+
+    fn tell(&self, batch: &[Committed]) {
+        let mut watched = self.0.lock();
+        if watched.is_empty() {
+            return;
+        }
+        for committed in batch {
+            let found =
+                |(envelope, _): &(Arc<Envelope>, _)| Arc::ptr_eq(envelope, &committed.envelope);
+            if let Some(at) = watched.iter().position(found) {
+                let (_, tell) = watched.swap_remove(at);
+                // Whoever asked may have given up.
+                let _ = tell.send(committed.result.as_ref().map(|_| ()).map_err(|why| *why));
+            }
+        }
+    }
+}
 
 /// The store's end: give it to the store when opening it.
 struct Sink {
@@ -31,7 +68,10 @@ impl SinkHandle {
     /// must then stop accepting and exit non-zero.
     pub async fn failed(&self) -> String {
         let mut failed = self.failed.clone();
-        let said = failed.wait_for(Option::is_some).await.map(|said| said.clone());
+        let said = failed
+            .wait_for(Option::is_some)
+            .await
+            .map(|said| said.clone());
         match said {
             Ok(said) => said.unwrap_or_default(),
             // The store is closed: it cannot fail any more.
@@ -58,6 +98,7 @@ impl CommitSink for Sink {
         let Some(shared) = self.target.get() else {
             return;
         };
+        shared.watched.tell(&batch);
         self.batches.resize_with(shared.queue_count(), Vec::new);
         for Committed { envelope, result } in batch {
             let outcome: Result<(), Unavailable> = match result {

@@ -16,7 +16,7 @@ use crate::registry::Slot;
 use crate::router::{Idle, RETRY_AFTER_MS};
 use crate::settle::settle;
 use crate::shared::now_ms;
-use crate::{AttachError, Outlet};
+use crate::{AttachError, Attached, Outlet, SessionLink};
 
 /// Conversations whose receipts wait for company at a time.
 const RECEIPTS_HELD_MAX: u32 = 256;
@@ -35,10 +35,16 @@ pub(crate) struct Device {
     pub(crate) receipts: Coalescer<Receipt>,
     /// Receipts are being read from the store: live ones are among them.
     pub(crate) receipts_catch_up: bool,
+    /// One moved while they were being read: it may not be among them.
+    pub(crate) receipts_missed: bool,
     /// A flush of `receipts` is scheduled.
     pub(crate) flush_scheduled: bool,
     /// The result of a read is being worked through: a further read must not nest in it.
     pub(crate) in_read: bool,
+    /// A failed read will be tried again.
+    pub(crate) read_again: bool,
+    /// An acknowledgement that could not be passed on will be tried again.
+    pub(crate) ack_again: bool,
 }
 
 impl Device {
@@ -54,20 +60,14 @@ impl Device {
     }
 }
 
-/// What the edge learns when its device is connected.
-pub(crate) struct Connected {
-    pub(crate) slot: Arc<Slot>,
-    pub(crate) session_id: String,
-    pub(crate) pending: u64,
-}
-
 /// A device connects.
 pub(crate) struct Connect {
     pub(crate) device: DeviceId,
     pub(crate) outlet: Outlet,
     pub(crate) ack: Option<Seq>,
     pub(crate) rev: Option<u64>,
-    pub(crate) reply: oneshot::Sender<Result<Connected, AttachError>>,
+    /// Takes the link itself: an edge that gives up drops it, and so detaches.
+    pub(crate) reply: oneshot::Sender<Result<Attached, AttachError>>,
 }
 
 /// A connection is gone.
@@ -79,10 +79,17 @@ impl Handle<Connect> for Session {
     fn handle(&mut self, connect: Connect, ctx: &mut Ctx<Self>) {
         self.anchor.connects_seen.fetch_add(1, Ordering::AcqRel);
         self.stop_lingering(ctx);
+        if connect.reply.is_closed() {
+            // The edge gave up in the meantime: its device's other connection may stay.
+            self.linger_if_empty(ctx);
+            return;
+        }
         let devices_max = self.shared.config.limits.devices_max;
         let mailbox = Arc::clone(&self.anchor.mailbox);
         if mailbox.device(&connect.device).is_none() && mailbox.devices() >= devices_max {
-            let _ = connect.reply.send(Err(AttachError::TooManyDevices(devices_max)));
+            let _ = connect
+                .reply
+                .send(Err(AttachError::TooManyDevices(devices_max)));
             self.linger_if_empty(ctx);
             return;
         }
@@ -95,10 +102,21 @@ impl Handle<Connect> for Session {
             receipts_told: AtomicU64::new(0),
             unanswered: AtomicU32::new(0),
         });
-        self.replace(&connect.device, ctx);
+        self.replace(&slot, ctx);
         self.anchor.slots.lock().push(Arc::clone(&slot));
-        self.shared.devices.fetch_add(1, Ordering::Relaxed);
-        let work = self.shared.store.attach(&mailbox, &connect.device, now_ms());
+        self.shared.devices.fetch_add(1, Ordering::SeqCst);
+        // After it was counted: either a drain counts it, or it sees the drain.
+        if self.shared.draining.load(Ordering::SeqCst) {
+            self.drop_connection(connection, ctx);
+            let _ = connect.reply.send(Err(AttachError::Overloaded {
+                retry_after_ms: RETRY_AFTER_MS,
+            }));
+            return;
+        }
+        let work = self
+            .shared
+            .store
+            .attach(&mailbox, &connect.device, now_ms());
         let (ack, rev, reply) = (connect.ack, connect.rev, connect.reply);
         settle(self, ctx, work, move |me, state, ctx| {
             me.connected(&slot, state, (ack, rev), reply, ctx);
@@ -108,15 +126,18 @@ impl Handle<Connect> for Session {
 
 impl Session {
     /// The same device is connected already: the newer connection stays.
-    fn replace(&mut self, device: &DeviceId, ctx: &mut Ctx<Self>) {
+    fn replace(&mut self, new: &Slot, ctx: &mut Ctx<Self>) {
         let old: Vec<u64> = self
             .anchor
             .slots
             .lock()
             .iter()
-            .filter(|slot| slot.device == *device)
+            .filter(|slot| slot.device == new.device)
             .map(|slot| {
-                slot.outlet.close(CloseReason::Replaced, None);
+                // The same one when connecting it was interrupted by a panic.
+                if !slot.outlet.is_same(&new.outlet) {
+                    slot.outlet.close(CloseReason::Replaced, None);
+                }
                 slot.connection
             })
             .collect();
@@ -130,7 +151,7 @@ impl Session {
         slot: &Arc<Slot>,
         state: Result<DeviceState, StoreError>,
         (ack, rev): (Option<Seq>, Option<u64>),
-        reply: oneshot::Sender<Result<Connected, AttachError>>,
+        reply: oneshot::Sender<Result<Attached, AttachError>>,
         ctx: &mut Ctx<Self>,
     ) {
         let state = match state {
@@ -141,9 +162,11 @@ impl Session {
                     StoreError::TooManyDevices { devices_max, .. } => {
                         AttachError::TooManyDevices(devices_max)
                     }
-                    StoreError::Overloaded => AttachError::Overloaded {
-                        retry_after_ms: RETRY_AFTER_MS,
-                    },
+                    StoreError::Overloaded | StoreError::Unavailable(_) => {
+                        AttachError::Overloaded {
+                            retry_after_ms: RETRY_AFTER_MS,
+                        }
+                    }
                     StoreError::UnknownUser(_) => AttachError::UnknownUser,
                     error => {
                         tracing::error!(user = %self.user(), %error, "a device could not be attached");
@@ -155,13 +178,7 @@ impl Session {
                 return;
             }
         };
-        let still_here = self
-            .anchor
-            .slots
-            .lock()
-            .iter()
-            .any(|other| other.connection == slot.connection);
-        if !still_here {
+        if !self.has_slot(slot.connection) {
             // Replaced while the state was loaded.
             let _ = reply.send(Err(AttachError::Internal));
             return;
@@ -169,18 +186,22 @@ impl Session {
         FIGURES.attaches.increment(1);
         let receipts_seen = state.receipts_seen;
         self.add_device(Arc::clone(slot), &state);
-        if let Some(ack) = ack {
-            self.acknowledge(slot.connection, ack, ctx);
-        }
-        let answer = Connected {
-            slot: Arc::clone(slot),
+        // What cannot be acknowledged is refused below, and moves nothing.
+        let from = ack.filter(|ack| *ack <= state.sent).unwrap_or(0);
+        let answer = Attached {
+            link: SessionLink::new(self.shared.tree.clone(), ctx.myself(), Arc::clone(slot)),
             session_id: format!("{}.{}", ctx.myself().id(), slot.connection),
-            pending: self.anchor.mailbox.pending(&slot.device),
+            pending: self.anchor.mailbox.pending_after(from.max(state.cursor)),
         };
+        // Before anything is sent: a message that cannot be handled must not keep the device
+        // from being connected.
         if reply.send(Ok(answer)).is_err() {
             // The edge gave up in the meantime.
             self.drop_connection(slot.connection, ctx);
             return;
+        }
+        if let Some(ack) = ack {
+            self.acknowledge(slot.connection, ack, ctx);
         }
         if let Some(rev) = rev {
             self.shared
@@ -195,7 +216,7 @@ impl Session {
 
     fn add_device(&mut self, slot: Arc<Slot>, state: &DeviceState) {
         let config = &self.shared.config;
-        
+
         let feed = Feed::new(
             FeedStart {
                 cursor: state.cursor,
@@ -213,9 +234,17 @@ impl Session {
             feed,
             receipts: Coalescer::new(clamp(config.receipt_linger_ms), RECEIPTS_HELD_MAX),
             receipts_catch_up: false,
+            receipts_missed: false,
             flush_scheduled: false,
             in_read: false,
+            read_again: false,
+            ack_again: false,
         });
+    }
+
+    fn has_slot(&self, connection: u64) -> bool {
+        let slots = self.anchor.slots.lock();
+        slots.iter().any(|slot| slot.connection == connection)
     }
 
     fn start_feed(&mut self, connection: u64, ctx: &mut Ctx<Self>) {
@@ -235,7 +264,7 @@ impl Session {
                 .map(|at| slots.swap_remove(at))
         };
         if let Some(slot) = slot {
-            self.shared.devices.fetch_sub(1, Ordering::Relaxed);
+            self.shared.devices.fetch_sub(1, Ordering::SeqCst);
             let mailbox = &self.anchor.mailbox;
             let sent = slot.sent.load(Ordering::Acquire);
             self.shared
@@ -316,6 +345,10 @@ impl Session {
     fn reattach(&mut self, ctx: &mut Ctx<Self>) {
         let slots: Vec<Arc<Slot>> = self.anchor.slots.lock().iter().cloned().collect();
         for slot in slots {
+            if self.device_at(slot.connection).is_some() {
+                // Connected while a dead letter was being stored.
+                continue;
+            }
             let lost_sends = slot.unanswered.load(Ordering::Acquire) > 0;
             if lost_sends || !slot.outlet.is_open() {
                 // What became of them only a resend can tell, and those come with a new connection.
@@ -327,6 +360,8 @@ impl Session {
             let mailbox = &self.anchor.mailbox;
             let work = self.shared.store.attach(mailbox, &slot.device, now_ms());
             settle(self, ctx, work, move |me, state, ctx| match state {
+                // Gone or replaced while its state was loaded.
+                Ok(_) if !me.has_slot(slot.connection) => {}
                 Ok(state) => {
                     me.add_device(Arc::clone(&slot), &state);
                     me.catch_up_receipts(slot.connection, ctx);

@@ -18,14 +18,20 @@ const ACK_AGAIN: Duration = Duration::from_millis(200);
 /// One frame of one connection.
 pub(crate) struct FromClient {
     pub(crate) connection: u64,
+    /// Sends of the connection that were unanswered when this came, this one included.
+    pub(crate) unanswered: u32,
     pub(crate) input: Input,
 }
 
 impl Handle<FromClient> for Session {
     fn handle(&mut self, message: FromClient, ctx: &mut Ctx<Self>) {
-        let FromClient { connection, input } = message;
+        let FromClient {
+            connection,
+            unanswered,
+            input,
+        } = message;
         if self.device_at(connection).is_none() {
-            self.from_unknown(connection, &input);
+            self.strange_input(connection, &input);
             return;
         }
         if let Some(seq) = input.ack {
@@ -54,8 +60,11 @@ impl Handle<FromClient> for Session {
                     body,
                     ttl_s,
                 };
-                self.take_send(connection, send, ephemeral, ctx);
+                let origin = (connection, unanswered);
+                self.take_send(origin, send, ephemeral, ctx);
             }
+            // There are no receipts for what one sent oneself: nothing moves.
+            Some(Command::Read { from, .. }) if from == *self.user() => {}
             Some(Command::Read { from, id }) => {
                 let read = ReadUpTo {
                     reader: Arc::clone(&self.anchor.mailbox),
@@ -84,7 +93,7 @@ impl Handle<FromClient> for Session {
 impl Session {
     /// A frame of a connection that was closed, or that is being taken over after a panic.
     /// A send among them would be lost unanswered: let the client resend it.
-    fn from_unknown(&self, connection: u64, input: &Input) {
+    fn strange_input(&self, connection: u64, input: &Input) {
         if matches!(input.command, Some(Command::Send { .. })) {
             let slots = self.anchor.slots.lock();
             if let Some(slot) = slots.iter().find(|slot| slot.connection == connection) {
@@ -123,10 +132,13 @@ impl Session {
         let Some(queue) = self.shared.queue_for(self.user()) else {
             return;
         };
-        if queue.actor.try_tell(ack).is_err() {
+        let passed_on = queue.actor.try_tell(ack).is_ok();
+        if !passed_on && !self.devices[at].ack_again {
+            self.devices[at].ack_again = true;
             // Cumulative, so a later one does as well; this is for when none comes.
             ctx.run_later(ACK_AGAIN, move |me, ctx| {
                 if let Some(at) = me.device_at(connection) {
+                    me.devices[at].ack_again = false;
                     let cursor = me.devices[at].feed.cursor();
                     me.tell_ack(connection, cursor, ctx);
                 }

@@ -27,7 +27,7 @@ use stonechat_protocol::{DeviceId, UserId};
 use crate::registry::Anchor;
 use crate::shared::Shared;
 
-pub(crate) use devices::{Connect, Connected, Gone};
+pub(crate) use devices::{Connect, Gone};
 pub(crate) use inbound::FromClient;
 pub(crate) use outgoing::{Deliver, Refuse, Resync};
 pub(crate) use receipting::ReceiptMoved;

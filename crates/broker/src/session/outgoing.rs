@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stonechat_actors::{Ctx, Handle};
 use stonechat_delivery::{Effect, ReadItem};
-use stonechat_mailbox::{Envelope, ReadBatch, Stored, StoreError};
+use stonechat_mailbox::{Envelope, ReadBatch, StoreError, Stored};
 use stonechat_protocol::{DeviceId, ErrorCode, ErrorFrame, MessageId, Seq, UserId};
 
 use super::Session;
@@ -144,7 +144,8 @@ impl Session {
             messages_max as usize,
             bytes_max as usize,
         );
-        let done = move |me: &mut Self, read, ctx: &mut Ctx<Self>| me.read_done(connection, read, ctx);
+        let done =
+            move |me: &mut Self, read, ctx: &mut Ctx<Self>| me.read_done(connection, read, ctx);
         if self.devices[at].in_read {
             ctx.spawn_then(work, done);
         } else {
@@ -183,14 +184,25 @@ impl Session {
             }
             Err(error) => {
                 match error {
-                    StoreError::Overloaded => tracing::debug!(user = %anchor.user, "the store is busy"),
+                    StoreError::Overloaded => {
+                        tracing::debug!(user = %anchor.user, "the store is busy");
+                    }
                     error => {
                         tracing::error!(user = %anchor.user, %error, "a mailbox could not be read");
                     }
                 }
                 device.feed.read_failed();
-                ctx.run_later(READ_AGAIN, move |me, ctx| me.nudge(connection, ctx));
+                if !std::mem::replace(&mut device.read_again, true) {
+                    ctx.run_later(READ_AGAIN, move |me, ctx| me.try_read(connection, ctx));
+                }
             }
+        }
+    }
+
+    fn try_read(&mut self, connection: u64, ctx: &mut Ctx<Self>) {
+        if let Some(at) = self.device_at(connection) {
+            self.devices[at].read_again = false;
+            self.nudge(connection, ctx);
         }
     }
 

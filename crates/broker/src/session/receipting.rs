@@ -56,6 +56,7 @@ impl Session {
         let Some(at) = self.device_at(connection) else {
             return;
         };
+        self.devices[at].receipts_missed = false;
         let told = self.devices[at].slot.receipts_told.load(Ordering::Acquire);
         let work = self
             .shared
@@ -82,13 +83,32 @@ impl Session {
                 return;
             }
         };
+        if page.is_empty() {
+            self.receipts_durable(connection, page, ctx);
+            return;
+        }
+        // What a page says must not be taken back by a crash.
+        let flushed = self.shared.store.flushed();
+        ctx.spawn_then(flushed, move |me, flushed, ctx| {
+            if flushed.is_ok() {
+                me.receipts_durable(connection, page, ctx);
+            }
+        });
+    }
+
+    fn receipts_durable(&mut self, connection: u64, page: Vec<Receipt>, ctx: &mut Ctx<Self>) {
         let full = page.len() >= PAGE;
         if !self.push_receipts(connection, page.into_iter().map(to_frame), ctx) {
             return;
         }
+        let Some(at) = self.device_at(connection) else {
+            return;
+        };
         if full {
             ctx.run_later(PAUSE, move |me, ctx| me.receipts_page(connection, ctx));
-        } else if let Some(at) = self.device_at(connection) {
+        } else if self.devices[at].receipts_missed {
+            self.receipts_page(connection, ctx);
+        } else {
             self.devices[at].receipts_catch_up = false;
         }
     }
@@ -125,12 +145,7 @@ impl Session {
         }
     }
 
-    fn push_held(
-        &mut self,
-        connection: u64,
-        receipts: Vec<(UserId, Frame)>,
-        ctx: &mut Ctx<Self>,
-    ) {
+    fn push_held(&mut self, connection: u64, receipts: Vec<(UserId, Frame)>, ctx: &mut Ctx<Self>) {
         let receipts = receipts.into_iter().map(|(_, receipt)| receipt);
         self.push_receipts(connection, receipts, ctx);
     }
@@ -147,12 +162,15 @@ impl Handle<ReceiptMoved> for Session {
             };
             let device = &mut self.devices[at];
             let told = device.slot.receipts_told.load(Ordering::Acquire);
-            if device.receipts_catch_up || frame.rev <= told {
+            if frame.rev <= told {
                 continue;
             }
-            let due = device
-                .receipts
-                .push(frame.with.clone(), frame.clone(), now);
+            if device.receipts_catch_up {
+                // The page under way may have been read before it moved.
+                device.receipts_missed = true;
+                continue;
+            }
+            let due = device.receipts.push(frame.with.clone(), frame.clone(), now);
             if !device.receipts.is_empty() && !device.flush_scheduled {
                 device.flush_scheduled = true;
                 let linger = Duration::from_millis(self.shared.config.receipt_linger_ms);

@@ -7,14 +7,14 @@
 //! in order, and a crash keeps a prefix of them (contract D2, D3).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 use stonechat_actors::{Ctx, Handle};
 use stonechat_delivery::{
-    Answer as SenderAnswer, Limited, Outbound, Outcome, RateLimits, SendDecision, TokenBucket, expiry,
+    Answer as SenderAnswer, Limited, Outbound, Outcome, RateLimits, SendDecision, TokenBucket,
+    expiry,
 };
 use stonechat_mailbox::{Append, AppendError, Envelope, MailboxRef, StoreError, Unavailable};
 use stonechat_protocol::{
@@ -23,11 +23,15 @@ use stonechat_protocol::{
 
 use super::outgoing::PassOn;
 use super::{Session, decrement};
-use crate::{Event, RateConfig};
 use crate::figures::FIGURES;
 use crate::router::RETRY_AFTER_MS;
 use crate::settle::settle;
 use crate::shared::now_ms;
+use crate::{Event, RateConfig};
+
+/// Look-ups for ephemeral sends that one session may wait for, other futures included; the
+/// runtime allows twice as many.
+const LOOK_UPS_MAX: usize = 512;
 
 /// A send, as it came.
 pub(crate) struct Send {
@@ -58,6 +62,9 @@ pub(crate) struct Sender {
     /// Absent until the device's window is loaded.
     outbound: Option<Outbound>,
     line: VecDeque<Waiting>,
+    /// Handed to the store by this very session and not heard of. The id alone would not do:
+    /// news of an earlier session's send would be taken for news of its resend.
+    appended: Vec<(MessageId, Weak<Envelope>)>,
     /// The head waits for something; its coming calls `advance`.
     blocked: bool,
 }
@@ -65,6 +72,20 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn on_the_way(&self) -> usize {
         self.line.len() + self.outbound.as_ref().map_or(0, Outbound::in_flight)
+    }
+
+    /// Whether this session handed the message to the store and had not heard of it until now.
+    fn hears_of(&mut self, envelope: *const Envelope) -> bool {
+        let at = self
+            .appended
+            .iter()
+            .position(|(_, appended)| appended.as_ptr() == envelope);
+        at.map(|at| self.appended.remove(at)).is_some()
+    }
+
+    /// Nothing is known of it that the store does not know.
+    fn is_idle(&self) -> bool {
+        self.line.is_empty() && self.outbound.as_ref().is_none_or(Outbound::is_idle)
     }
 }
 
@@ -82,7 +103,7 @@ impl Session {
     /// A `send` frame.
     pub(super) fn take_send(
         &mut self,
-        connection: u64,
+        (connection, unanswered): (u64, u32),
         send: Send,
         ephemeral: bool,
         ctx: &mut Ctx<Self>,
@@ -92,7 +113,7 @@ impl Session {
         };
         FIGURES.received.increment(1);
         let slot = Arc::clone(&self.devices[at].slot);
-        if slot.unanswered.load(Ordering::Acquire) as usize > UNACCEPTED_MAX {
+        if unanswered as usize > UNACCEPTED_MAX {
             self.refuse_send(connection, send.id, ErrorCode::TooManyUnanswered, None);
             return;
         }
@@ -117,6 +138,7 @@ impl Session {
             device: slot.device.clone(),
             outbound: None,
             line: VecDeque::from([waiting]),
+            appended: Vec::new(),
             blocked: true,
         });
         self.load_window(slot.device.clone(), ctx);
@@ -273,7 +295,7 @@ impl Session {
                 return;
             };
             // The line may have been cleared meanwhile, and filled again by a new connection.
-            if head.connection == connection && head.send.id == id {
+            if head.submitted && head.connection == connection && head.send.id == id {
                 let refused = match opened {
                     Ok(Some(recipient)) => {
                         head.recipient = Some(recipient);
@@ -281,7 +303,7 @@ impl Session {
                     }
                     Ok(None) => Some(ErrorCode::UnknownUser),
                     Err(error) => {
-                        tracing::error!(%error, "a mailbox could not be opened");
+                        not_opened(&error);
                         Some(ErrorCode::StorageUnavailable)
                     }
                 };
@@ -323,13 +345,18 @@ impl Session {
         if copy {
             recipients.push(Arc::clone(own));
         }
+        let envelope = Arc::new(envelope);
+        let appended = (id, Arc::downgrade(&envelope));
         let append = Append {
-            envelope: Arc::new(envelope),
+            envelope,
             sender: Arc::clone(own),
             recipients,
         };
         match self.shared.store.append(append) {
-            Ok(()) => Step::Done(SmallVec::new()),
+            Ok(()) => {
+                sender.appended.push(appended);
+                Step::Done(SmallVec::new())
+            }
             Err(AppendError::MailboxFull) => {
                 Step::Done(outbound.refused(id, ErrorCode::MailboxFull, None))
             }
@@ -397,36 +424,27 @@ impl Session {
             return;
         };
         let sender = &mut self.senders[at];
-        let idle = match &mut sender.outbound {
-            Some(outbound) => {
-                for waiting in sender.line.drain(..).filter(|waiting| waiting.submitted) {
-                    // Nobody is there to take the answers.
-                    let _ = outbound.abandoned(waiting.send.id, None);
-                }
-                outbound.disconnected();
-                outbound.is_idle()
+        let line = std::mem::take(&mut sender.line);
+        if let Some(outbound) = &mut sender.outbound {
+            for waiting in line.iter().filter(|waiting| waiting.submitted) {
+                // Nobody is there to take the answers.
+                let _ = outbound.abandoned(waiting.send.id, None);
             }
-            None => {
-                sender.line.clear();
-                true
-            }
-        };
+            outbound.disconnected();
+        }
         sender.blocked = false;
-        if idle {
+        if sender.is_idle() {
             self.senders.swap_remove(at);
         }
     }
 
     /// Answers may have been lost: what is in flight is found out from the store.
     pub(super) fn reconcile_senders(&mut self, ctx: &mut Ctx<Self>) {
-        let devices: Vec<DeviceId> = self
-            .senders
-            .iter()
-            .filter(|sender| sender.outbound.as_ref().is_some_and(|o| o.in_flight() > 0))
-            .map(|sender| sender.device.clone())
+        let unheard = self.senders.iter().filter(|s| !s.appended.is_empty());
+        let unheard: Vec<_> = unheard
+            .map(|sender| (sender.device.clone(), sender.appended.clone()))
             .collect();
-        for device in devices {
-            let appended = self.appended_ids(&device);
+        for (device, appended) in unheard {
             let work = self.shared.store.barrier();
             settle(self, ctx, work, move |me, through, _| {
                 if through.is_ok() {
@@ -436,37 +454,37 @@ impl Session {
         }
     }
 
-    /// Ids handed to the store and not heard of.
-    fn appended_ids(&self, device: &DeviceId) -> Vec<MessageId> {
-        let Some(sender) = self.senders.iter().find(|s| s.device == *device) else {
-            return Vec::new();
-        };
-        let in_line = |id: &MessageId| sender.line.iter().any(|w| w.send.id == *id);
-        sender
-            .outbound
-            .iter()
-            .flat_map(Outbound::in_flight_ids)
-            .filter(|id| !in_line(id))
-            .collect()
-    }
-
-    fn reconcile(&mut self, device: &DeviceId, appended: &[MessageId]) {
+    fn reconcile(&mut self, device: &DeviceId, appended: &[(MessageId, Weak<Envelope>)]) {
         let window = self
             .anchor
             .mailbox
             .device(device)
             .map(|state| state.window)
             .unwrap_or_default();
-        for id in appended {
-            let Some(outbound) = self.sender_mut(device).and_then(|s| s.outbound.as_mut()) else {
+        for (id, envelope) in appended {
+            let Some(sender) = self.sender_mut(device) else {
                 return;
             };
-            // Heard of meanwhile: both calls then do nothing.
+            if !sender.hears_of(envelope.as_ptr()) {
+                continue;
+            }
+            let Some(outbound) = sender.outbound.as_mut() else {
+                return;
+            };
             let answers = match window.classify(*id) {
                 stonechat_protocol::Seen::Accepted { ts_ms } => outbound.committed(*id, ts_ms),
                 _ => outbound.abandoned(*id, Some(RETRY_AFTER_MS)),
             };
             self.give_answers(device, &answers);
+        }
+        self.forget_idle_sender(device);
+    }
+
+    /// The sender of a device that is gone stays only until all its sends were heard of.
+    fn forget_idle_sender(&mut self, device: &DeviceId) {
+        if self.device_named(device).is_none() {
+            self.senders
+                .retain(|sender| sender.device != *device || !sender.is_idle());
         }
     }
 
@@ -475,12 +493,17 @@ impl Session {
             self.pass_ephemeral(connection, send);
             return;
         }
+        if ctx.futures_len() >= LOOK_UPS_MAX {
+            let retry = Some(RETRY_AFTER_MS);
+            self.refuse_send(connection, send.id, ErrorCode::RateLimited, retry);
+            return;
+        }
         let work = self.shared.store.open(&send.to);
         settle(self, ctx, work, move |me, opened, _| match opened {
             Ok(Some(_)) => me.pass_ephemeral(connection, send),
             Ok(None) => me.refuse_send(connection, send.id, ErrorCode::UnknownUser, None),
             Err(error) => {
-                tracing::error!(%error, "a mailbox could not be opened");
+                not_opened(&error);
                 me.refuse_send(
                     connection,
                     send.id,
@@ -549,6 +572,15 @@ fn take_tokens(
         .take(&limits, bytes, now)
 }
 
+fn not_opened(error: &StoreError) {
+    match error {
+        StoreError::Overloaded | StoreError::Unavailable(_) => {
+            tracing::debug!(%error, "a mailbox could not be opened");
+        }
+        error => tracing::error!(%error, "a mailbox could not be opened"),
+    }
+}
+
 /// Only what passes by itself is worth another try.
 fn retry_after(code: ErrorCode) -> Option<u64> {
     (code == ErrorCode::StorageUnavailable).then_some(RETRY_AFTER_MS)
@@ -567,21 +599,22 @@ impl Handle<Answer> for Session {
     fn handle(&mut self, answer: Answer, _ctx: &mut Ctx<Self>) {
         let Answer { envelope, outcome } = answer;
         let device = &envelope.from.device;
-        let connected = self.device_named(device).is_some();
         // Unknown after a panic, or for a dead letter put back: nobody waits for it.
-        let Some(at) = self.senders.iter().position(|s| s.device == *device) else {
+        let Some(sender) = self.sender_mut(device) else {
             return;
         };
-        let Some(outbound) = self.senders[at].outbound.as_mut() else {
+        let mine = sender.hears_of(Arc::as_ptr(&envelope));
+        let Some(outbound) = sender.outbound.as_mut() else {
             return;
         };
         let answers = match outcome {
             Ok(()) => outbound.committed(envelope.id, envelope.ts_ms),
-            Err(_) => outbound.abandoned(envelope.id, Some(RETRY_AFTER_MS)),
+            Err(_) if mine => outbound.abandoned(envelope.id, Some(RETRY_AFTER_MS)),
+            // Of an earlier session's send: its resend, if there was one, has an answer of
+            // its own to come.
+            Err(_) => return,
         };
-        if !connected && outbound.is_idle() && self.senders[at].line.is_empty() {
-            self.senders.swap_remove(at);
-        }
         self.give_answers(device, &answers);
+        self.forget_idle_sender(device);
     }
 }
