@@ -12,7 +12,7 @@ use crate::api::{Account, StoreError, Unavailable};
 use crate::housekeeper::ask;
 use crate::journal::Record;
 use crate::queue::Job;
-use crate::recover::remove_receipts;
+use crate::receipts::remove_receipts;
 use crate::shared::Core;
 
 /// An account, remembering the answer. Blocks.

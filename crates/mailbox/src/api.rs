@@ -326,6 +326,15 @@ pub trait Store: Send + Sync + 'static {
     /// and the sink has returned from hearing of it.
     fn barrier(&self) -> BoxFuture<'static, Result<(), StoreError>>;
 
+    /// Ready when everything journaled lazily that was noted before the call is durable (or
+    /// cannot become so). Hurries nothing. What is derived from an acknowledgement is told to
+    /// others only after this, or a crash could take it back.
+    fn flushed(&self) -> BoxFuture<'static, Result<(), StoreError>>;
+
+    /// Makes everything journaled lazily that was noted before the call durable, now. Costs a
+    /// sync, shared with whatever else waits for one.
+    fn flush(&self) -> BoxFuture<'static, Result<(), StoreError>>;
+
     /// Up to `messages_max` messages and `bytes_max` bytes (at least one message) after `after`.
     fn read(
         &self,

@@ -120,7 +120,8 @@ pub fn check(dir: &Path) -> Result<CheckReport, StoreError> {
     };
     let touched = journal(&layout, &database, &mut report)?;
     let stored = chunks(&database, &mut report)?;
-    mailboxes(&database, &touched, &stored, &mut report)?;
+    let index = expiry_index(&database, &mut report)?;
+    mailboxes(&database, &touched, &stored, &index, &mut report)?;
     others(&database, &mut report)?;
     Ok(report)
 }
@@ -170,11 +171,9 @@ fn journal(
     Ok(touched)
 }
 
-/// What the stored messages of one user come to.
-#[derive(Default)]
-struct StoredMailbox {
-    /// The places of each chunk.
-    chunks: Vec<RangeInclusive<Seq>>,
+/// Where the messages of a stored chunk are, and when the first of them expires.
+struct StoredChunk {
+    places: RangeInclusive<Seq>,
     expires_ms_min: u64,
 }
 
@@ -182,8 +181,8 @@ struct StoredMailbox {
 fn chunks(
     database: &Database,
     report: &mut CheckReport,
-) -> Result<HashMap<UserId, StoredMailbox>, StoreError> {
-    let mut stored: HashMap<UserId, StoredMailbox> = HashMap::new();
+) -> Result<HashMap<UserId, Vec<StoredChunk>>, StoreError> {
+    let mut stored: HashMap<UserId, Vec<StoredChunk>> = HashMap::new();
     for entry in &database.messages {
         let (key, value) = entry?;
         let (user, first, part) = match values::parse_chunk_key(&key) {
@@ -201,16 +200,11 @@ fn chunks(
             .and_then(|chunk| database.get_chunk(&user, &chunk));
         match messages {
             Ok(Some(messages)) => {
-                let mailbox = stored.entry(user).or_insert_with(|| StoredMailbox {
-                    expires_ms_min: u64::MAX,
-                    ..StoredMailbox::default()
-                });
                 let expiries = messages.iter().map(|message| message.envelope.expires_ms);
-                let earliest = expiries.min().unwrap_or(u64::MAX);
-                mailbox.expires_ms_min = mailbox.expires_ms_min.min(earliest);
-                mailbox
-                    .chunks
-                    .push(first..=first + messages.len() as u64 - 1);
+                stored.entry(user).or_default().push(StoredChunk {
+                    expires_ms_min: expiries.min().unwrap_or(u64::MAX),
+                    places: first..=first + messages.len() as u64 - 1,
+                });
             }
             Ok(None) => report.problem(format!(
                 "messages of {user} from {first} on are not complete"
@@ -221,11 +215,31 @@ fn chunks(
     Ok(stored)
 }
 
+/// The first minute for which the expiry index names each user.
+fn expiry_index(
+    database: &Database,
+    report: &mut CheckReport,
+) -> Result<HashMap<UserId, u64>, StoreError> {
+    let mut index = HashMap::new();
+    for entry in database.expiry.iter().keys() {
+        let key = entry?;
+        match values::parse_expiry_key(&key) {
+            // In order of the minute: the first one counts.
+            Ok((minute, user)) => {
+                index.entry(user).or_insert(minute);
+            }
+            Err(error) => report.problem(database.damaged("expiry", &key, &error)),
+        }
+    }
+    Ok(index)
+}
+
 /// Decodes every mailbox's bookkeeping and compares it with its messages.
 fn mailboxes(
     database: &Database,
     touched: &HashSet<UserId>,
-    stored: &HashMap<UserId, StoredMailbox>,
+    stored: &HashMap<UserId, Vec<StoredChunk>>,
+    index: &HashMap<UserId, u64>,
     report: &mut CheckReport,
 ) -> Result<(), StoreError> {
     for entry in &database.meta {
@@ -249,14 +263,19 @@ fn mailboxes(
         positions(&user, &meta, report);
         let mut held = 0;
         let mut last = 0;
-        for chunk in stored.get(&user).iter().flat_map(|mailbox| &mailbox.chunks) {
+        let mut expires_ms_min = u64::MAX;
+        for chunk in stored.get(&user).into_iter().flatten() {
             // What lies within another or beyond what was migrated is left over from a crash
             // and removed by the next start.
-            let (first, upto) = (*chunk.start(), *chunk.end());
+            let (first, upto) = (*chunk.places.start(), *chunk.places.end());
             if first > last && first <= meta.migrated_upto {
                 report.chunks += 1;
                 last = upto;
-                held += (upto + 1 - first).min(upto.saturating_sub(meta.floor));
+                let above = (upto + 1 - first).min(upto.saturating_sub(meta.floor));
+                held += above;
+                if above > 0 {
+                    expires_ms_min = expires_ms_min.min(chunk.expires_ms_min);
+                }
             }
         }
         report.messages += held;
@@ -267,11 +286,8 @@ fn mailboxes(
                 meta.messages
             ));
         }
-        if held > 0
-            && let Some(mailbox) = stored.get(&user)
-            && (meta.expiry_minute == 0 || meta.expiry_minute > minute_of(mailbox.expires_ms_min))
-            && !touched.contains(&user)
-        {
+        let minute = index.get(&user).copied().unwrap_or(u64::MAX);
+        if held > 0 && minute > minute_of(expires_ms_min) && !touched.contains(&user) {
             report.problem(format!("messages of {user} would never expire"));
         }
     }
@@ -298,7 +314,7 @@ fn positions(user: &UserId, meta: &Meta, report: &mut CheckReport) {
     }
 }
 
-/// Decodes receipts, accounts, dead letters and the expiry index.
+/// Decodes receipts, accounts and dead letters.
 fn others(database: &Database, report: &mut CheckReport) -> Result<(), StoreError> {
     let mut last = None;
     for entry in &database.receipts {
@@ -328,12 +344,6 @@ fn others(database: &Database, report: &mut CheckReport) -> Result<(), StoreErro
                 report.problem(format!("the account of {} has another key", account.user));
             }
             Err(error) => report.problem(error),
-        }
-    }
-    for entry in database.expiry.iter().keys() {
-        let key = entry?;
-        if let Err(error) = values::parse_expiry_key(&key) {
-            report.problem(database.damaged("expiry", &key, &error));
         }
     }
     let mut after = 0;

@@ -29,6 +29,9 @@ pub(crate) const FIRST_SEGMENT: &str = "first_segment";
 /// Name of a position the journal is known to have reached.
 pub(crate) const POSITION: &str = "position";
 
+/// Mailboxes taken and written in one go, so that their copies take little memory.
+const GROUP: usize = 1024;
+
 /// One mailbox as it is to be written.
 struct Snapshot {
     user: UserId,
@@ -45,11 +48,12 @@ pub(crate) fn run(core: &Core, grace: Duration) -> Result<(), StoreError> {
     let first = core.table.first_needed(position, old_enough);
     let dirty = core.upkeep.take_dirty();
     let written = dirty.len();
-    let snapshots = take(&dirty, position);
-    let result = write(core, &database, position, snapshots);
-    if let Err(error) = result {
-        forget_taken(core, dirty);
-        return Err(error);
+    for group in dirty.chunks(GROUP) {
+        let result = write(core, &database, position, take(group, position));
+        if let Err(error) = result {
+            restore(core, dirty);
+            return Err(error);
+        }
     }
     drop(dirty);
     if let Some(limit) = old_enough {
@@ -59,10 +63,7 @@ pub(crate) fn run(core: &Core, grace: Duration) -> Result<(), StoreError> {
             }
         }
     }
-    let releases = core
-        .table
-        .oldest()
-        .is_some_and(|(oldest, _)| oldest < first);
+    let releases = core.table.oldest().is_some_and(|oldest| oldest < first);
     if !releases {
         return Ok(());
     }
@@ -122,13 +123,14 @@ fn write(
     Ok(())
 }
 
-/// What was taken could not be written: it is still to be written.
-fn forget_taken(core: &Core, dirty: Vec<Arc<Mailbox>>) {
+/// What was taken could not be written, or only in part: all of it is still to be written.
+fn restore(core: &Core, dirty: Vec<Arc<Mailbox>>) {
     for mailbox in dirty {
         let mut state = mailbox.lock();
         if let Some(receipts) = &mut state.receipts {
             receipts.mark_all_dirty();
         }
+        state.dirty = false;
         core.mark_dirty(&mailbox, &mut state);
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! It does not know sockets, devices' windows or retries, and does not read.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -64,12 +65,22 @@ impl Committer {
 
     /// The thread's body.
     pub(crate) fn run(mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.rounds())).is_err() {
+            // Whoever waits learns it from the closed channel.
+            self.fail(&StoreError::Database("the committer panicked".to_owned()));
+            drop(self.core.queue.end());
+        }
+    }
+
+    fn rounds(&mut self) {
         let config = self.core.config.clone();
+        // A batch goes into one segment, which should not be much longer than it may be.
+        let batch_bytes_max = (config.batch_bytes_max as u64).min(config.segment_bytes_max);
         loop {
             let full = self.core.unavailable() == Some(Unavailable::DiskFull);
             let timeout = full.then_some(config.disk_probe);
             let work = self.core.queue.take(
-                config.batch_bytes_max as u64,
+                batch_bytes_max,
                 config.lazy_flush,
                 config.batch_linger,
                 timeout,
@@ -185,22 +196,30 @@ impl Committer {
         let mut state = mailbox.lock();
         state.lazy = false;
         let user = mailbox.user();
-        for device in &mut state.devices {
-            if let Some(first_before) = device.unjournaled.take() {
-                let connected = device.connected_epoch != 0;
-                record::put_device(
-                    &mut self.buffer,
-                    user,
-                    &device.id,
-                    &device.state,
-                    connected,
-                    first_before,
-                );
-                batch
-                    .devices
-                    .push((Arc::clone(mailbox), device.id.clone(), first_before));
-                batch.count += 1;
-            }
+        // In the order in which they moved the furthest cursor: a replay derives what was
+        // delivered from the stretch each record adds to it.
+        let mut moved: SmallVec<[(Seq, usize); 2]> = state
+            .devices
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(at, device)| Some((device.unjournaled.take()?, at)))
+            .collect();
+        moved.sort_unstable();
+        for (first_before, at) in moved {
+            let device = &state.devices[at];
+            let connected = device.connected_epoch != 0;
+            record::put_device(
+                &mut self.buffer,
+                user,
+                &device.id,
+                &device.state,
+                connected,
+                first_before,
+            );
+            batch
+                .devices
+                .push((Arc::clone(mailbox), device.id.clone(), first_before));
+            batch.count += 1;
         }
         if let Some(receipts) = &mut state.receipts {
             for receipt in receipts.take_unjournaled() {
@@ -425,6 +444,10 @@ fn place(core: &Core, mailbox: &Arc<Mailbox>, recent: Recent) -> Seq {
 
 /// The sending device's window gets the id (contract D3).
 fn remember_id(core: &Core, sender: &Arc<Mailbox>, envelope: &crate::api::Envelope) {
+    // A dead letter put back after its sender's account is gone has another mailbox here.
+    if *sender.user() != envelope.from.user {
+        return;
+    }
     let mut state = sender.lock();
     if let Some(device) = state.device_mut(&envelope.from.device) {
         device.state.window.insert(envelope.id, envelope.ts_ms);

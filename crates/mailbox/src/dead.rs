@@ -56,6 +56,7 @@ pub(crate) fn put(
         record: Record::RemoveMessage {
             user: mailbox.user().clone(),
             seq,
+            expired: false,
         },
         done,
     })?;

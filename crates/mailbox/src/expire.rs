@@ -6,11 +6,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use stonechat_protocol::Seq;
+use stonechat_protocol::{Seq, UserId};
+use tokio::sync::oneshot;
 
 use crate::api::{StoreError, Stored};
+use crate::journal::Record;
 use crate::mailbox::{Chunk, Mailbox};
-use crate::migrate::{minute_of, pack, register_expiry};
+use crate::migrate::{minute_of, pack};
+use crate::queue::Job;
 use crate::shared::Core;
 use crate::sledstore::Database;
 use crate::sledstore::values::{self, encode_chunk};
@@ -45,21 +48,40 @@ fn recent(core: &Core, now_ms: u64, messages_max: u64) -> u64 {
                 return None;
             }
             let mut left = messages_max - expired;
+            let mut gone = Vec::new();
             let freed = state.remove_recent(|recent| {
                 let goes = left > 0 && recent.envelope.expires_ms <= now_ms;
-                left -= u64::from(goes);
+                if goes {
+                    left -= 1;
+                    gone.push(recent.seq);
+                }
                 goes
             });
             state.expired_total += freed.messages;
             core.mark_dirty(&mailbox, state);
-            Some(freed)
+            Some((freed, gone))
         });
-        if let Some(freed) = freed {
+        if let Some((freed, gone)) = freed {
+            note(core, &mailbox, &gone);
             expired += freed.messages;
             core.freed(&mailbox, freed);
         }
     }
     expired
+}
+
+/// Notes in the journal what expired, nobody waiting for it: a replay must not take it for
+/// delivered because something behind it was acknowledged.
+fn note(core: &Core, mailbox: &Mailbox, gone: &[Seq]) {
+    for seq in gone {
+        let (done, _) = oneshot::channel();
+        let record = Record::RemoveMessage {
+            user: mailbox.user().clone(),
+            seq: *seq,
+            expired: true,
+        };
+        core.queue.push_job(Job::Record { record, done });
+    }
 }
 
 /// Of those in the database, mailbox by mailbox as the index names them.
@@ -117,7 +139,8 @@ fn one(
     Ok(expired)
 }
 
-/// The entry `minute` was worked off: the index gets the next one, if there is one.
+/// The entry `minute` was worked off: the index gets the next one, if there is one, before
+/// this one goes, so that a crash in between leaves one too many rather than none.
 fn refresh_index(
     core: &Core,
     database: &Database,
@@ -125,18 +148,62 @@ fn refresh_index(
     minute: u64,
 ) -> Result<(), StoreError> {
     let _maintenance = core.maintenance.lock();
-    let chunks = {
-        let mut state = mailbox.lock();
-        if state.expiry_minute == minute {
-            state.expiry_minute = 0;
-            core.mark_dirty(mailbox, &mut state);
-        }
-        state.chunks.clone()
+    let user = mailbox.user();
+    let (registered, chunks) = {
+        let state = mailbox.lock();
+        (state.expiry_minute, state.chunks.clone())
     };
-    database
-        .expiry
-        .remove(values::expiry_key(minute, mailbox.user()))?;
-    register_expiry(core, database, mailbox, &chunks)
+    let earliest = chunks
+        .iter()
+        .map(|chunk| minute_of(chunk.expires_ms_min))
+        .min();
+    let next = match earliest {
+        Some(earliest) if registered == 0 || registered == minute => earliest,
+        Some(earliest) => earliest.min(registered),
+        None if registered == minute => 0,
+        None => registered,
+    };
+    if next != 0 {
+        database
+            .expiry
+            .insert(values::expiry_key(next, user), &[])?;
+    }
+    if next != registered {
+        let mut state = mailbox.lock();
+        state.expiry_minute = next;
+        core.mark_dirty(mailbox, &mut state);
+    }
+    if next != minute {
+        database.expiry.remove(values::expiry_key(minute, user))?;
+    }
+    Ok(())
+}
+
+/// The entry of the index that leads to a mailbox being loaded. What is stored of it may be
+/// from before an entry was worked off and replaced; the index itself is believed, and mended.
+pub(crate) fn registered(
+    database: &Database,
+    user: &UserId,
+    minute: u64,
+    chunks: &[Chunk],
+) -> Result<u64, StoreError> {
+    if minute != 0
+        && database
+            .expiry
+            .contains_key(values::expiry_key(minute, user))?
+    {
+        return Ok(minute);
+    }
+    let earliest = chunks
+        .iter()
+        .map(|chunk| minute_of(chunk.expires_ms_min))
+        .min();
+    if let Some(earliest) = earliest {
+        database
+            .expiry
+            .insert(values::expiry_key(earliest, user), &[])?;
+    }
+    Ok(earliest.unwrap_or(0))
 }
 
 /// Rewrites a chunk without the messages that go; returns how many of them were still held.
@@ -157,10 +224,16 @@ pub(crate) fn rewrite(
         return Ok(0);
     };
     let floor = mailbox.lock().floor;
-    let kept: Vec<Stored> = messages
-        .into_iter()
-        .filter(|message| message.seq > floor && !goes(message))
-        .collect();
+    let mut gone = Vec::new();
+    let mut kept = messages;
+    kept.retain(|message| {
+        let goes = message.seq > floor && goes(message);
+        if goes {
+            gone.push(message.seq);
+        }
+        // What was acknowledged stays for as long as receipts may have to be derived from it.
+        !goes
+    });
     if kept.len() == chunk.span as usize {
         return Ok(0);
     }
@@ -190,10 +263,13 @@ pub(crate) fn rewrite(
         core.mark_dirty(mailbox, state);
         Some((held_before - held_after, state.floor))
     });
+    if expired && left.is_some() {
+        note(core, mailbox, &gone);
+    }
     let Some((left, floor)) = left else {
-        for new in new.iter().filter(|new| new.first != chunk.first) {
-            database.remove_chunk(user, new.first, new.parts)?;
-        }
+        let unknown = new.iter().filter(|new| new.first != chunk.first);
+        core.upkeep
+            .garbage(user, unknown.map(|new| (new.first, new.parts)).collect());
         return Ok(0);
     };
     let kept_parts = if stays { new[0].parts } else { 0 };
@@ -202,8 +278,10 @@ pub(crate) fn rewrite(
             .messages
             .remove(values::chunk_key(user, chunk.first, part))?;
     }
-    for passed in new.iter().filter(|new| new.last() <= floor) {
-        database.remove_chunk(user, passed.first, passed.parts)?;
+    let passed = new.iter().filter(|new| new.last() <= floor);
+    let passed: Vec<(Seq, u8)> = passed.map(|new| (new.first, new.parts)).collect();
+    if !passed.is_empty() {
+        core.upkeep.garbage(user, passed);
     }
     Ok(left)
 }

@@ -5,7 +5,9 @@
 //! `migrate` and `checkpoint`; here is only when they happen.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -20,6 +22,10 @@ use crate::{checkpoint, migrate};
 
 /// How often it looks while there is something that will be due.
 const TICK: Duration = Duration::from_millis(250);
+
+/// How often idle mailboxes are looked for while there are too many in memory, and stored
+/// messages that left are removed.
+const SWEEP: Duration = Duration::from_secs(2);
 
 /// Chunks to be removed from the database.
 #[derive(Debug)]
@@ -143,12 +149,20 @@ impl Upkeep {
     }
 }
 
-/// The thread's body.
+/// The thread's body. sled may panic on damaged files: that fails the store, not the process.
 pub(crate) fn run(core: &Core) {
+    if catch_unwind(AssertUnwindSafe(|| rounds(core))).is_err() {
+        tracing::error!("the housekeeper panicked; accepting nothing more");
+        core.database_failed(StoreError::Database("the housekeeper panicked".to_owned()));
+    }
+}
+
+fn rounds(core: &Core) {
     let mut rotated = false;
+    let mut swept = Instant::now();
     loop {
         // A segment that holds something will have to be released some day.
-        let ahead = !journal_is_empty(core);
+        let ahead = !journal_is_empty(core) || core.residents() > core.config.resident_max;
         if !core.upkeep.sleep(ahead) || core.abandoned() {
             return;
         }
@@ -159,7 +173,12 @@ pub(crate) fn run(core: &Core) {
         if core.unavailable() == Some(Unavailable::Failed) {
             return;
         }
-        if let Err(error) = round(core, &mut rotated) {
+        let sweep = swept.elapsed() >= SWEEP;
+        if sweep {
+            swept = Instant::now();
+            core.evict();
+        }
+        if let Err(error) = round(core, &mut rotated, sweep) {
             match error {
                 StoreError::Unavailable(_) => {}
                 error => {
@@ -178,25 +197,26 @@ fn journal_is_empty(core: &Core) -> bool {
     segments <= 1 && bytes <= crate::journal::segment::HEADER_BYTES as u64
 }
 
-fn round(core: &Core, rotated: &mut bool) -> Result<(), StoreError> {
+fn round(core: &Core, rotated: &mut bool, swept: bool) -> Result<(), StoreError> {
     let pressed = core.wants_room();
     migrate::due(core, pressed)?;
-    if pressed || core.table.active_age() >= Some(core.config.segment_age_max) {
-        // One new segment for each time there is need for it, not one a tick.
-        if !pressed || !*rotated {
-            rotate(core)?;
-        }
+    let old = core.table.active_age() >= Some(core.config.segment_age_max);
+    // Where room is needed, the segment being written goes as well: once, and again whenever
+    // it has become a good part of the journal.
+    let large = core.table.active_bytes() > core.config.journal_bytes_max / 8;
+    if old || (pressed && (large || !*rotated)) {
+        rotate(core)?;
     }
     *rotated = pressed;
     let grace = core.config.receipt_grace;
     let before = Instant::now().checked_sub(grace);
-    let releasable = core.table.oldest().is_some_and(|(_, closed)| {
-        closed.is_some_and(|at| before.is_some_and(|limit| at <= limit))
-    });
-    if releasable || before.is_some_and(|limit| core.upkeep.garbage_due(limit)) {
+    let position = core.applied.load(Ordering::Acquire);
+    let first = core.table.first_needed(position, before);
+    let releasable = core.table.oldest().is_some_and(|oldest| oldest < first);
+    let garbage = (pressed || swept) && before.is_some_and(|limit| core.upkeep.garbage_due(limit));
+    if releasable || garbage {
         checkpoint::run(core, grace)?;
     }
-    core.evict();
     core.update_pressure();
     core.telemetry.gauges(core);
     Ok(())

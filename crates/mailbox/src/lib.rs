@@ -6,9 +6,10 @@
 //! | `api` | the contract: types and the [`Store`] trait |
 //! | `config` | settings, clock, injected faults |
 //! | `store` | [`JournalStore`]: the trait over everything below |
+//! | `lifecycle` | opening and closing |
 //! | `committer`, `queue`, `reserve` | the thread that assigns places and owns the journal |
 //! | `journal` | segments, frames, records: bytes in files |
-//! | `shared`, `mailbox`, `receipts` | what is in memory |
+//! | `shared`, `mailbox`, `parts`, `receipts`, `quota` | what is in memory |
 //! | `reads`, `accounts`, `dead`, `expire` | what the trait's calls do |
 //! | `housekeeper`, `migrate`, `checkpoint` | memory to database, and the journal forgets |
 //! | `recover` | database and journal to memory, at the start |
@@ -39,9 +40,12 @@ mod files;
 mod housekeeper;
 mod journal;
 mod layout;
+mod lifecycle;
 mod mailbox;
 mod migrate;
+mod parts;
 mod queue;
+mod quota;
 mod reads;
 mod receipts;
 mod recover;

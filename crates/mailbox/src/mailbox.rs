@@ -11,14 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
-use stonechat_protocol::{DeviceId, IdWindow, Seq, UserId};
+use stonechat_protocol::{DeviceId, Seq, UserId};
 
-use crate::api::{DeviceState, Envelope, MailboxStats, Stored};
+use crate::api::{DeviceState, MailboxStats, Stored};
+pub(crate) use crate::parts::{Chunk, Device, Freed, Recent, recent_bytes};
 use crate::receipts::Receipts;
 use crate::sledstore::values::Meta;
-
-/// Memory a recent message takes beside its body, bytes, roughly.
-const RECENT_OVERHEAD_BYTES: u64 = 256;
 
 /// An open mailbox. Cheap to keep; all reads answer from memory.
 pub struct Mailbox {
@@ -26,100 +24,6 @@ pub struct Mailbox {
     /// Used since the last sweep of idle mailboxes.
     touched: AtomicBool,
     state: Mutex<State>,
-}
-
-/// One device and what is still to be journaled of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Device {
-    pub(crate) id: DeviceId,
-    pub(crate) state: DeviceState,
-    /// The start of the process (numbered) in which it connected; 0: not connected.
-    pub(crate) connected_epoch: u64,
-    /// `Some`: to be journaled, with the greatest cursor of any device before the change.
-    pub(crate) unjournaled: Option<Seq>,
-}
-
-impl Device {
-    pub(crate) fn new(id: DeviceId) -> Self {
-        Self {
-            id,
-            state: DeviceState {
-                cursor: 0,
-                sent: 0,
-                receipts_seen: 0,
-                window: IdWindow::default(),
-                last_seen_ms: 0,
-            },
-            connected_epoch: 0,
-            unjournaled: None,
-        }
-    }
-}
-
-/// A message whose durable copy is still in the journal alone.
-#[derive(Debug, Clone)]
-pub(crate) struct Recent {
-    pub(crate) seq: Seq,
-    pub(crate) envelope: Arc<Envelope>,
-    pub(crate) segment: u64,
-    /// When it came, milliseconds since the store was opened.
-    pub(crate) at_ms: u64,
-}
-
-impl Recent {
-    fn memory_bytes(&self) -> u64 {
-        recent_bytes(&self.envelope)
-    }
-}
-
-/// Memory a recent message takes in one mailbox, bytes.
-pub(crate) fn recent_bytes(envelope: &Envelope) -> u64 {
-    envelope.body.len() as u64 + RECENT_OVERHEAD_BYTES
-}
-
-/// Consecutive messages stored as one value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Chunk {
-    pub(crate) first: Seq,
-    pub(crate) span: u32,
-    pub(crate) body_bytes: u32,
-    pub(crate) value_bytes: u32,
-    pub(crate) parts: u8,
-    pub(crate) expires_ms_min: u64,
-    pub(crate) ts_ms_first: u64,
-}
-
-impl Chunk {
-    pub(crate) fn last(&self) -> Seq {
-        self.first + u64::from(self.span) - 1
-    }
-
-    /// Messages in it above `after`.
-    pub(crate) fn above(&self, after: Seq) -> u64 {
-        u64::from(self.span).min(self.last().saturating_sub(after))
-    }
-}
-
-/// What left a mailbox: the store's totals and segments have to hear of it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Freed {
-    pub(crate) messages: u64,
-    pub(crate) bytes: u64,
-    pub(crate) memory_bytes: u64,
-    /// Recent messages gone, by segment.
-    pub(crate) segments: SmallVec<[(u64, u64); 2]>,
-    /// Chunks to be removed from the database.
-    pub(crate) chunks: Vec<(Seq, u8)>,
-}
-
-impl Freed {
-    fn recent(&mut self, recent: &Recent) {
-        self.memory_bytes += recent.memory_bytes();
-        match self.segments.last_mut() {
-            Some((segment, count)) if *segment == recent.segment => *count += 1,
-            _ => self.segments.push((recent.segment, 1)),
-        }
-    }
 }
 
 /// What is under the lock.
@@ -234,6 +138,11 @@ impl Mailbox {
         let state = self.lock();
         let cursor = state.device(device).map_or(0, |device| device.state.cursor);
         state.held_above(cursor)
+    }
+
+    /// Messages held above `cursor`: what a device has left that stands there.
+    pub fn pending_after(&self, cursor: Seq) -> u64 {
+        self.lock().held_above(cursor)
     }
 
     /// When the oldest message held was accepted, milliseconds since the Unix epoch.
@@ -495,5 +404,54 @@ impl State {
         self.receipts = Some(Box::default());
         self.removed = true;
         freed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connected user costs about this, whatever else is idle.
+    #[test]
+    fn an_idle_mailbox_is_small() {
+        let bytes = size_of::<Mailbox>() + size_of::<Device>();
+        assert!(bytes <= 500, "{bytes} bytes");
+    }
+
+    #[test]
+    fn an_emptied_mailbox_gives_its_memory_back() {
+        let mut state = State::default();
+        state
+            .devices
+            .push(Box::new(Device::new(DeviceId::new("phone").unwrap())));
+        for seq in 1..=1000 {
+            state.last_seq = seq;
+            state.push(Recent {
+                seq,
+                envelope: Arc::new(crate::api::Envelope {
+                    from: stonechat_protocol::Address {
+                        user: UserId::new("alice").unwrap(),
+                        device: DeviceId::new("phone").unwrap(),
+                    },
+                    to: UserId::new("bob").unwrap(),
+                    id: stonechat_protocol::MessageId::from_u128(u128::from(seq)),
+                    ts_ms: 0,
+                    expires_ms: 1,
+                    body: bytes::Bytes::from_static(b"body"),
+                }),
+                segment: seq / 600,
+                at_ms: 0,
+            });
+        }
+        assert_eq!(state.held_above(400), 600);
+        state.devices[0].state.cursor = 1000;
+        let freed = state.advance_floor();
+        assert_eq!((freed.messages, freed.bytes), (1000, 4000));
+        assert_eq!(freed.segments[..], [(0, 599), (1, 401)]);
+        assert_eq!(
+            (state.messages, state.bytes, state.recent.capacity()),
+            (0, 0, 0)
+        );
+        assert_eq!(state.advance_floor(), Freed::default());
     }
 }

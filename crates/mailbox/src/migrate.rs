@@ -131,7 +131,7 @@ pub(crate) fn pack(messages: &[Stored]) -> Vec<&[Stored]> {
 }
 
 /// Makes sure that the expiry index leads to the mailbox in time.
-pub(crate) fn register_expiry(
+fn register_expiry(
     core: &Core,
     database: &Database,
     mailbox: &Arc<Mailbox>,

@@ -51,6 +51,8 @@ struct Inner {
     appends: u64,
     lazy: Vec<Arc<Mailbox>>,
     lazy_since: Option<Instant>,
+    /// Who waits for what is lazy to become durable in its own time.
+    lazy_waiters: Vec<Done>,
     /// The committer sleeps.
     idle: bool,
     /// Look at something other than the queue.
@@ -106,8 +108,23 @@ impl CommitQueue {
 
     /// A mailbox has something to be journaled within the lazy interval.
     pub(crate) fn push_lazy(&self, mailbox: &Arc<Mailbox>) {
+        self.add_lazy(|inner| inner.lazy.push(Arc::clone(mailbox)));
+    }
+
+    /// Answered when everything lazy that was noted before is durable. Hurries nothing: that
+    /// is with the next batch, or when the lazy interval is over.
+    pub(crate) fn push_lazy_waiter(&self, done: Done) {
+        self.add_lazy(|inner| {
+            // Dropped otherwise, which its waiter reports as closing.
+            if !inner.ended {
+                inner.lazy_waiters.push(done);
+            }
+        });
+    }
+
+    fn add_lazy(&self, add: impl FnOnce(&mut Inner)) {
         let mut inner = self.inner.lock();
-        inner.lazy.push(Arc::clone(mailbox));
+        add(&mut inner);
         if inner.lazy_since.is_none() {
             inner.lazy_since = Some(Instant::now());
             let wake = std::mem::take(&mut inner.idle);
@@ -162,6 +179,8 @@ impl CommitQueue {
             work.jobs.push(job);
         }
         work.lazy = std::mem::take(&mut inner.lazy);
+        work.jobs
+            .extend(inner.lazy_waiters.drain(..).map(Job::Flush));
         inner.lazy_since = None;
         work
     }
@@ -172,6 +191,7 @@ impl CommitQueue {
         inner.ended = true;
         inner.bytes = 0;
         inner.appends = 0;
+        inner.lazy_waiters.clear();
         inner.jobs.drain(..).collect()
     }
 

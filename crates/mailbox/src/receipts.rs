@@ -8,7 +8,10 @@ use std::collections::HashMap;
 
 use stonechat_protocol::{MessageId, UserId};
 
-use crate::api::Receipt;
+use crate::api::{MailboxRef, Receipt, StoreError};
+use crate::mailbox::Mailbox;
+use crate::shared::Core;
+use crate::sledstore::{Database, values};
 
 /// Bits of `rev` below the number of the start: a start raises every later `rev`
 /// above all that a crash may have forgotten. 2^25 starts stay below 2^53 (JSON).
@@ -35,6 +38,57 @@ struct Entry {
 /// The next revision after `last` in the process numbered `epoch`.
 pub(crate) fn next_rev(last: u64, epoch: u64) -> u64 {
     (last + 1).max(epoch << REV_BITS)
+}
+
+/// Moves a watermark; the receipts are loaded.
+pub(crate) fn put_receipt(
+    core: &Core,
+    mailbox: &MailboxRef,
+    with: &UserId,
+    delivered: Option<MessageId>,
+    read: Option<MessageId>,
+    now_ms: u64,
+) -> Option<Receipt> {
+    let mut state = mailbox.lock();
+    let rev = next_rev(state.rev_last, core.epoch);
+    let receipts = state.receipts.as_mut()?;
+    let (receipt, journal) = receipts.put(with, delivered, read, now_ms, rev)?;
+    let gone = receipts.trim(core.config.receipts_max);
+    state.rev_last = rev;
+    if journal {
+        core.mark_lazy(mailbox, &mut state);
+    } else {
+        core.mark_dirty(mailbox, &mut state);
+    }
+    drop(state);
+    if !gone.is_empty() {
+        tracing::info!(user = %mailbox.user(), receipts = gone.len(), "forgot the receipts of the longest quiet conversations");
+    }
+    Some(receipt)
+}
+
+/// Loads a mailbox's receipts unless they are there. Blocks on the database.
+pub(crate) fn load_receipts(database: &Database, mailbox: &Mailbox) -> Result<(), StoreError> {
+    if mailbox.lock().receipts.is_some() {
+        return Ok(());
+    }
+    let stored = database.get_receipts(mailbox.user())?;
+    let mut state = mailbox.lock();
+    if state.receipts.is_none() {
+        let last = stored.iter().map(|receipt| receipt.rev).max().unwrap_or(0);
+        state.rev_last = state.rev_last.max(last);
+        state.receipts = Some(Box::new(Receipts::from_stored(stored)));
+    }
+    Ok(())
+}
+
+/// Removes all of a user's receipts from the database.
+pub(crate) fn remove_receipts(database: &Database, user: &UserId) -> Result<(), StoreError> {
+    let prefix = values::user_prefix(user);
+    for key in database.receipts.scan_prefix(prefix).keys() {
+        database.receipts.remove(key?)?;
+    }
+    Ok(())
 }
 
 impl Receipts {

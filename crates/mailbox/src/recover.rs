@@ -23,7 +23,7 @@ use crate::journal::segment::{self, HEADER_BYTES, Header};
 use crate::journal::{Record, ScanEnd};
 use crate::layout::Layout;
 use crate::mailbox::{Device, Mailbox, Recent, State, recent_bytes};
-use crate::receipts::{Receipts, next_rev};
+use crate::receipts::{load_receipts, next_rev, remove_receipts};
 use crate::shared::Core;
 use crate::sledstore::Database;
 
@@ -37,6 +37,41 @@ struct Unacknowledged {
     id: MessageId,
 }
 
+/// What one sender's messages acknowledged by a first device of one recipient come to.
+struct Derived {
+    /// The last one, by place.
+    seq: Seq,
+    id: MessageId,
+    /// The greatest id among them: the same unless the sender has devices whose clocks differ.
+    id_max: MessageId,
+}
+
+impl Derived {
+    fn note(
+        derived: &mut HashMap<(UserId, UserId), Self>,
+        key: (UserId, UserId),
+        seq: Seq,
+        id: MessageId,
+    ) {
+        let entry = derived.entry(key).or_insert(Self {
+            seq,
+            id,
+            id_max: id,
+        });
+        if entry.seq < seq {
+            entry.seq = seq;
+            entry.id = id;
+        }
+        entry.id_max = entry.id_max.max(id);
+    }
+
+    /// Whether a stored watermark is at or before this one. It may be beyond when its message
+    /// was taken out after it was acknowledged (a dead letter) and cannot be seen any more.
+    fn replaces(&self, stored: Option<MessageId>) -> bool {
+        stored.is_none_or(|stored| stored <= self.id_max)
+    }
+}
+
 /// The state of a replay.
 pub(crate) struct Recovery<'a> {
     core: &'a Core,
@@ -45,7 +80,7 @@ pub(crate) struct Recovery<'a> {
     touched: HashMap<UserId, (Arc<Mailbox>, u64)>,
     unacknowledged: HashMap<UserId, VecDeque<Unacknowledged>>,
     /// For sender and recipient the last message acknowledged by a first device.
-    derived: HashMap<(UserId, UserId), (Seq, MessageId)>,
+    derived: HashMap<(UserId, UserId), Derived>,
     records: u64,
     messages: u64,
     reported: Instant,
@@ -92,7 +127,9 @@ impl<'a> Recovery<'a> {
             }
             Record::Device(record) => self.device(lsn, &record),
             Record::Receipt { user, receipt } => self.receipt(lsn, &user, receipt),
-            Record::RemoveMessage { user, seq } => self.remove_message(&user, seq),
+            Record::RemoveMessage { user, seq, expired } => {
+                self.remove_message(lsn, &user, seq, expired)
+            }
             Record::RemoveDevice { user, device } => self.remove_device(lsn, &user, &device),
             Record::RemoveUser { user, upto } => self.remove_user(lsn, &user, upto),
             Record::Account(account) => self.account(lsn, &account),
@@ -213,13 +250,8 @@ impl<'a> Recovery<'a> {
             self.stored(record, mailbox, stored_upto, &mut delivered)?;
         }
         for message in delivered {
-            let entry = self
-                .derived
-                .entry((message.from, record.user.clone()))
-                .or_insert((message.seq, message.id));
-            if entry.0 < message.seq {
-                *entry = (message.seq, message.id);
-            }
+            let key = (message.from, record.user.clone());
+            Derived::note(&mut self.derived, key, message.seq, message.id);
         }
         Ok(())
     }
@@ -263,10 +295,7 @@ impl<'a> Recovery<'a> {
                 .find(|message| message.id == id && message.from == *user)
         {
             let key = (user.clone(), receipt.with.clone());
-            let entry = self.derived.entry(key).or_insert((message.seq, id));
-            if entry.0 < message.seq {
-                *entry = (message.seq, id);
-            }
+            Derived::note(&mut self.derived, key, message.seq, id);
         }
         if !new {
             return Ok(());
@@ -284,12 +313,21 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    fn remove_message(&mut self, user: &UserId, seq: Seq) -> Result<(), StoreError> {
+    fn remove_message(
+        &mut self,
+        lsn: u64,
+        user: &UserId,
+        seq: Seq,
+        expired: bool,
+    ) -> Result<(), StoreError> {
         if let Some(tail) = self.unacknowledged.get_mut(user) {
             tail.retain(|message| message.seq != seq);
         }
-        // The message may have been taken into memory again by this replay.
-        let (mailbox, _) = self.mailbox(user, 0)?;
+        let (mailbox, new) = self.mailbox(user, lsn)?;
+        if new && expired {
+            mailbox.lock().expired_total += 1;
+        }
+        // Whether new or not: it may have been taken into memory again by this replay.
         expire::take_out(self.core, &mailbox, seq)
     }
 
@@ -341,7 +379,7 @@ impl<'a> Recovery<'a> {
     pub(crate) fn finish(mut self, now_ms: u64) -> Result<(), StoreError> {
         let derived = std::mem::take(&mut self.derived);
         let receipts = derived.len();
-        for ((sender, with), (_, id)) in derived {
+        for ((sender, with), last) in derived {
             if self.database.get_account(&sender)?.is_none() {
                 continue;
             }
@@ -350,7 +388,10 @@ impl<'a> Recovery<'a> {
             let mut state = mailbox.lock();
             let rev = next_rev(state.rev_last, self.core.epoch);
             if let Some(receipts) = &mut state.receipts
-                && receipts.put(&with, Some(id), None, now_ms, rev).is_some()
+                && last.replaces(receipts.get(&with).and_then(|old| old.delivered))
+                && receipts
+                    .put(&with, Some(last.id), None, now_ms, rev)
+                    .is_some()
             {
                 state.rev_last = rev;
             }
@@ -380,30 +421,6 @@ impl<'a> Recovery<'a> {
         );
         Ok(())
     }
-}
-
-/// Loads a mailbox's receipts unless they are there. Blocks on the database.
-pub(crate) fn load_receipts(database: &Database, mailbox: &Mailbox) -> Result<(), StoreError> {
-    if mailbox.lock().receipts.is_some() {
-        return Ok(());
-    }
-    let stored = database.get_receipts(mailbox.user())?;
-    let mut state = mailbox.lock();
-    if state.receipts.is_none() {
-        let last = stored.iter().map(|receipt| receipt.rev).max().unwrap_or(0);
-        state.rev_last = state.rev_last.max(last);
-        state.receipts = Some(Box::new(Receipts::from_stored(stored)));
-    }
-    Ok(())
-}
-
-/// Removes all of a user's receipts from the database.
-pub(crate) fn remove_receipts(database: &Database, user: &UserId) -> Result<(), StoreError> {
-    let prefix = crate::sledstore::values::user_prefix(user);
-    for key in database.receipts.scan_prefix(prefix).keys() {
-        database.receipts.remove(key?)?;
-    }
-    Ok(())
 }
 
 /// Cuts the torn tail, removes outdated segments, and says where the next segment starts.

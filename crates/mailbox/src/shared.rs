@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::api::{Account, StoreError, Unavailable};
 use crate::config::StoreConfig;
+use crate::expire;
 use crate::housekeeper::Upkeep;
 use crate::journal::segment::SegmentTable;
 use crate::mailbox::{Freed, Mailbox, State};
@@ -185,6 +186,7 @@ impl Core {
     pub(crate) fn database_failed(&self, error: StoreError) {
         if self.set_unavailable(Unavailable::Failed) {
             self.queue.fail(error);
+            self.wake_waiters();
         }
     }
 
@@ -244,7 +246,13 @@ impl Core {
             let notified = self.room.notified();
             let mut notified = std::pin::pin!(notified);
             notified.as_mut().enable();
-            if !self.is_busy() && self.unavailable() != Some(Unavailable::DiskFull) {
+            let wait = match self.unavailable() {
+                None => self.is_busy(),
+                Some(Unavailable::DiskFull) => true,
+                // There will be no room: the next append says so.
+                Some(Unavailable::Closing | Unavailable::Failed) => false,
+            };
+            if !wait {
                 return;
             }
             notified.await;
@@ -329,7 +337,7 @@ impl Core {
             return Ok((mailbox, None));
         }
         let database = self.database()?;
-        let meta = database.get_meta(user)?.unwrap_or_default();
+        let mut meta = database.get_meta(user)?.unwrap_or_default();
         let lsn = meta.lsn;
         let floor = meta.floor;
         let stored = (meta.messages, meta.bytes);
@@ -337,6 +345,7 @@ impl Core {
         for key in void {
             database.messages.remove(key)?;
         }
+        meta.expiry_minute = expire::registered(&database, user, meta.expiry_minute, &chunks)?;
         let gone: Vec<(Seq, u8)> = chunks
             .iter()
             .filter(|chunk| chunk.last() <= floor)

@@ -1,10 +1,7 @@
 //! The store behind the trait: what answers at once, and what goes to a thread.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -13,24 +10,19 @@ use stonechat_protocol::{DeviceId, MessageId, Seq, UserId};
 use tokio::sync::oneshot;
 
 use crate::api::{
-    Account, AckOutcome, Append, AppendError, CommitSink, DeadLetter, DeviceState, MailboxRef,
-    ReadBatch, Receipt, Store, StoreError, StoreStats, Unavailable,
+    Account, AckOutcome, Append, AppendError, DeadLetter, DeviceState, MailboxRef, ReadBatch,
+    Receipt, Store, StoreError, StoreStats, Unavailable,
 };
-use crate::committer::Committer;
-use crate::config::StoreConfig;
-use crate::journal::segment::SegmentTable;
-use crate::journal::{JournalWriter, Record, scan};
-use crate::layout::Layout;
+use crate::journal::Record;
+use crate::lifecycle::{Threads, close};
 use crate::mailbox::Device;
 use crate::queue::Job;
 use crate::reads::{self, Ack, Delivered};
-use crate::receipts::next_rev;
-use crate::recover::{self, Recovery, load_receipts};
-use crate::reserve::Reserve;
+use crate::receipts::{load_receipts, put_receipt};
 use crate::shared::Core;
-use crate::sledstore::{Database, TREES};
-use crate::workers::{Workers, join, spawn};
-use crate::{accounts, checkpoint, dead, expire, housekeeper, migrate};
+use crate::sledstore::Database;
+use crate::workers::{Workers, spawn};
+use crate::{accounts, dead, expire, quota};
 
 /// Longest name of a small value, bytes.
 const VALUE_KEY_BYTES_MAX: usize = 256;
@@ -41,16 +33,9 @@ pub(crate) const REASON_BYTES_MAX: usize = 4 << 10;
 
 /// The store on this machine's disk: journal and sled.
 pub struct JournalStore {
-    core: Arc<Core>,
-    workers: Arc<Workers>,
-    closing: Arc<Mutex<Option<Threads>>>,
-}
-
-/// What ends when the store is closed.
-struct Threads {
-    committer: JoinHandle<()>,
-    housekeeper: JoinHandle<()>,
-    layout: Layout,
+    pub(crate) core: Arc<Core>,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) closing: Mutex<Option<Threads>>,
 }
 
 fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
@@ -58,115 +43,6 @@ fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
 }
 
 impl JournalStore {
-    /// Opens the store, replaying the journal, and starts its threads. Blocks.
-    ///
-    /// # Errors
-    /// [`StoreError`]: the directory is in use, damaged, of a later version, or cannot be
-    /// written to; or a setting is out of bounds.
-    pub fn open(config: StoreConfig, sink: Box<dyn CommitSink>) -> Result<Arc<Self>, StoreError> {
-        config.validate().map_err(StoreError::Config)?;
-        let layout = Layout::open(&config.dir)?;
-        layout.remove_leftovers()?;
-        let database = Database::open(&layout.database(), config.sled_cache_bytes)?;
-        let epoch = database.number("epoch")? + 1;
-        let first = database.number(checkpoint::FIRST_SEGMENT)?;
-        let position = database.number(checkpoint::POSITION)?;
-        let table = Arc::new(SegmentTable::default());
-        let core = Arc::new(Core::new(config, epoch, database, Arc::clone(&table)));
-        let database = core.database()?;
-        count_stored(&core, &database)?;
-
-        let mut recovery = Recovery::new(&core, Arc::clone(&database));
-        let end = scan(
-            &layout.journal(),
-            first,
-            position,
-            |segment, lsn, record| recovery.record(segment, lsn, record),
-        )?;
-        let header = recover::tidy(&core, &layout, &end)?;
-        recovery.finish(core.config.clock.now_ms())?;
-        core.recovered();
-
-        let faults = core.config.faults.clone();
-        let writer = JournalWriter::start(layout.journal(), header, table, faults.clone())?;
-        core.applied.store(writer.end(), Ordering::Release);
-        database.set_number("epoch", epoch)?;
-        if first == 0 {
-            database.set_number(checkpoint::FIRST_SEGMENT, header.number)?;
-        }
-        database.sync()?;
-        drop(database);
-
-        let reserve = Reserve::new(layout.reserve(), core.config.reserve_bytes, faults);
-        if let Err(error) = reserve.take() {
-            tracing::warn!(%error, "cannot set disk space aside; a full disk may stop the store for good");
-        }
-        Self::start(core, writer, sink, reserve, layout)
-    }
-
-    fn start(
-        core: Arc<Core>,
-        writer: JournalWriter,
-        sink: Box<dyn CommitSink>,
-        reserve: Reserve,
-        layout: Layout,
-    ) -> Result<Arc<Self>, StoreError> {
-        let workers = Arc::new(Workers::start(&core, core.config.reader_threads)?);
-        let committer = Committer::new(Arc::clone(&core), writer, sink, reserve);
-        let committer = spawn("store-commit", move || committer.run())?;
-        let keeper = Arc::clone(&core);
-        let housekeeper = spawn("store-keep", move || housekeeper::run(&keeper))?;
-        core.upkeep.poke();
-        let threads = Threads {
-            committer,
-            housekeeper,
-            layout,
-        };
-        Ok(Arc::new(Self {
-            core,
-            workers,
-            closing: Arc::new(Mutex::new(Some(threads))),
-        }))
-    }
-
-    /// Moves all recent messages to the database now, whatever their age. Blocks.
-    ///
-    /// # Errors
-    /// [`StoreError`] of the database.
-    pub fn migrate_now(&self) -> Result<(), StoreError> {
-        migrate::due(&self.core, true)
-    }
-
-    /// Writes a checkpoint now and releases every segment that is not needed. Blocks.
-    ///
-    /// # Errors
-    /// [`StoreError`] of the database or the journal.
-    pub fn checkpoint_now(&self) -> Result<(), StoreError> {
-        housekeeper::rotate(&self.core)?;
-        checkpoint::run(&self.core, Duration::ZERO)
-    }
-
-    /// Ends all threads as they are, without writing anything more, and copies the data
-    /// directory as a `kill -9` would have left it to `image`. For tests of recovery.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the copy fails.
-    #[doc(hidden)]
-    pub fn crash_into(&self, image: &Path) -> Result<(), StoreError> {
-        let threads = self.closing.lock().take();
-        self.core.abandoned.store(true, Ordering::Release);
-        self.core.queue.wake();
-        self.core.upkeep.stop();
-        if let Some(threads) = threads {
-            join(threads.committer);
-            join(threads.housekeeper);
-            self.workers.stop();
-            crate::files::copy_dir(&self.core.config.dir, image)?;
-        }
-        self.core.drop_database();
-        Ok(())
-    }
-
     /// Queues a record and waits until it is durable.
     fn durable(&self, record: Record) -> BoxFuture<'static, Result<(), StoreError>> {
         if let Some(why) = self.core.unavailable() {
@@ -180,51 +56,6 @@ impl JournalStore {
                 .unwrap_or(Err(StoreError::Unavailable(Unavailable::Closing)))
         })
     }
-
-    /// Refuses what does not fit the mailboxes, and counts what does as queued.
-    fn reserve_quota(&self, append: &Append) -> Result<(), AppendError> {
-        let config = &self.core.config;
-        let bytes = append.envelope.body.len() as u64;
-        for (index, mailbox) in append.recipients.iter().enumerate() {
-            // The sender's own copy: its owner did not ask for it, so it may go to twice the
-            // limit before it stops him from sending.
-            let times = if index == 0 { 1 } else { 2 };
-            let mut state = mailbox.lock();
-            let messages = state.messages + state.queued_messages + 1;
-            let held = state.bytes + state.queued_bytes + bytes;
-            if messages > config.quota_messages * times || held > config.quota_bytes * times {
-                drop(state);
-                self.release_quota(append, index);
-                return Err(AppendError::MailboxFull);
-            }
-            state.queued_messages += 1;
-            state.queued_bytes += bytes;
-        }
-        Ok(())
-    }
-
-    fn release_quota(&self, append: &Append, recipients: usize) {
-        for mailbox in &append.recipients[..recipients] {
-            mailbox.lock().unqueue(append.envelope.body.len() as u64);
-        }
-    }
-}
-
-/// Counts what the database holds: one pass over the mailboxes' bookkeeping.
-fn count_stored(core: &Core, database: &Database) -> Result<(), StoreError> {
-    use crate::sledstore::values::Meta;
-
-    let totals = &core.totals;
-    for entry in &database.meta {
-        let (key, value) = entry?;
-        let (messages, bytes, _) = Meta::decode_counters(&value)
-            .map_err(|error| database.damaged(TREES[0], &key, &error))?;
-        totals.messages.fetch_add(messages, Ordering::Relaxed);
-        totals.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-    let dead = dead::count(database)?;
-    totals.dead.store(dead, Ordering::Relaxed);
-    Ok(())
 }
 
 impl Store for JournalStore {
@@ -256,7 +87,7 @@ impl Store for JournalStore {
         if self.core.is_busy() {
             return Err(AppendError::Busy);
         }
-        self.reserve_quota(&append)?;
+        quota::reserve(&self.core.config, &append)?;
         let queued = self
             .core
             .queue
@@ -264,7 +95,7 @@ impl Store for JournalStore {
         if let Err(back) = queued
             && let Job::Append(append) = *back
         {
-            self.release_quota(&append, append.recipients.len());
+            quota::release(&append.recipients, append.envelope.body.len());
             if let Some(why) = self.core.unavailable() {
                 return Err(AppendError::Unavailable(why));
             }
@@ -284,11 +115,19 @@ impl Store for JournalStore {
     fn barrier(&self) -> BoxFuture<'static, Result<(), StoreError>> {
         let (done, answer) = oneshot::channel();
         self.core.queue.push_job(Job::Barrier(done));
-        Box::pin(async move {
-            answer
-                .await
-                .unwrap_or(Err(StoreError::Unavailable(Unavailable::Closing)))
-        })
+        Box::pin(async move { answer.await.unwrap_or(Err(Unavailable::Closing.into())) })
+    }
+
+    fn flush(&self) -> BoxFuture<'static, Result<(), StoreError>> {
+        let (done, answer) = oneshot::channel();
+        self.core.queue.push_job(Job::Flush(done));
+        Box::pin(async move { answer.await.unwrap_or(Err(Unavailable::Closing.into())) })
+    }
+
+    fn flushed(&self) -> BoxFuture<'static, Result<(), StoreError>> {
+        let (done, answer) = oneshot::channel();
+        self.core.queue.push_lazy_waiter(done);
+        Box::pin(async move { answer.await.unwrap_or(Err(Unavailable::Closing.into())) })
     }
 
     fn read(
@@ -656,62 +495,4 @@ impl Store for JournalStore {
                 .unwrap_or(Err(StoreError::Unavailable(Unavailable::Failed)))
         })
     }
-}
-
-impl Drop for JournalStore {
-    fn drop(&mut self) {
-        if let Some(threads) = self.closing.lock().take()
-            && let Err(error) = close(&self.core, &self.workers, threads)
-        {
-            tracing::error!(%error, "closing the store failed");
-        }
-    }
-}
-
-/// Ends the threads in order, everything written down. Blocks.
-fn close(core: &Core, workers: &Workers, threads: Threads) -> Result<(), StoreError> {
-    core.set_unavailable(Unavailable::Closing);
-    core.wake_waiters();
-    core.upkeep.stop();
-    join(threads.housekeeper);
-    workers.stop();
-    let failed = core.unavailable() == Some(Unavailable::Failed);
-    let written = if failed {
-        Err(Unavailable::Failed.into())
-    } else {
-        // A checkpoint shortens the next start; the journal alone would do.
-        checkpoint::run(core, core.config.receipt_grace).and_then(|()| core.database()?.sync())
-    };
-    let closed = housekeeper::ask(core, Job::Close);
-    join(threads.committer);
-    core.drop_database();
-    drop(threads.layout);
-    written.and(closed)
-}
-
-/// Moves a watermark; the receipts are loaded.
-fn put_receipt(
-    core: &Core,
-    mailbox: &MailboxRef,
-    with: &UserId,
-    delivered: Option<MessageId>,
-    read: Option<MessageId>,
-    now_ms: u64,
-) -> Option<Receipt> {
-    let mut state = mailbox.lock();
-    let rev = next_rev(state.rev_last, core.epoch);
-    let receipts = state.receipts.as_mut()?;
-    let (receipt, journal) = receipts.put(with, delivered, read, now_ms, rev)?;
-    let gone = receipts.trim(core.config.receipts_max);
-    state.rev_last = rev;
-    if journal {
-        core.mark_lazy(mailbox, &mut state);
-    } else {
-        core.mark_dirty(mailbox, &mut state);
-    }
-    drop(state);
-    if !gone.is_empty() {
-        tracing::info!(user = %mailbox.user(), receipts = gone.len(), "forgot the receipts of the longest quiet conversations");
-    }
-    Some(receipt)
 }

@@ -1,6 +1,8 @@
 //! What happens to damaged and torn files: never a panic, never a silent loss
 //! of what is proven to have been durable.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::fs;

@@ -1,6 +1,8 @@
 //! Disks that fail: nothing that was not synced is ever acknowledged, a full
 //! disk is survived, a failed sync is final.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::sync::Arc;

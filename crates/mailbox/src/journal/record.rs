@@ -36,8 +36,12 @@ pub(crate) enum Record {
     Device(DeviceRecord),
     /// A conversation's watermarks, absolute. Written when `read` moved.
     Receipt { user: UserId, receipt: Receipt },
-    /// A message left its mailbox for the dead letters.
-    RemoveMessage { user: UserId, seq: Seq },
+    /// A message left its mailbox for the dead letters, or because it had expired.
+    RemoveMessage {
+        user: UserId,
+        seq: Seq,
+        expired: bool,
+    },
     /// A device was forgotten.
     RemoveDevice { user: UserId, device: DeviceId },
     /// An account and all in its mailbox up to here were removed.
@@ -217,9 +221,10 @@ impl Record {
                 );
             }
             Self::Receipt { user, receipt } => put_receipt(out, user, receipt),
-            Self::RemoveMessage { user, seq } => framed(out, REMOVE_MESSAGE, |out| {
+            Self::RemoveMessage { user, seq, expired } => framed(out, REMOVE_MESSAGE, |out| {
                 put_bytes(out, user.as_str().as_bytes());
                 put_varint(out, *seq);
+                out.push(u8::from(*expired));
             }),
             Self::RemoveDevice { user, device } => framed(out, REMOVE_DEVICE, |out| {
                 put_bytes(out, user.as_str().as_bytes());
@@ -280,6 +285,7 @@ impl Record {
             REMOVE_MESSAGE => Self::RemoveMessage {
                 user: body.user()?,
                 seq: body.varint()?,
+                expired: body.flag()?,
             },
             REMOVE_DEVICE => Self::RemoveDevice {
                 user: body.user()?,

@@ -157,6 +157,11 @@ impl SegmentTable {
         table.back()?.written_at.map(|at| at.elapsed())
     }
 
+    /// Bytes of the last segment.
+    pub(crate) fn active_bytes(&self) -> u64 {
+        self.0.lock().back().map_or(0, |entry| entry.bytes)
+    }
+
     /// The last segment is complete.
     pub(crate) fn close_last(&self, now: Instant) {
         if let Some(last) = self.0.lock().back_mut() {
@@ -198,12 +203,9 @@ impl SegmentTable {
             .map_or(0, |entry| entry.number)
     }
 
-    /// The oldest segment and when it was closed.
-    pub(crate) fn oldest(&self) -> Option<(u64, Option<Instant>)> {
-        self.0
-            .lock()
-            .front()
-            .map(|entry| (entry.number, entry.closed_at))
+    /// The oldest segment.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.0.lock().front().map(|entry| entry.number)
     }
 
     /// Forgets the segments below `first`; returns their numbers.

@@ -11,6 +11,7 @@ pub(crate) mod values;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sled::Db;
 pub(crate) use sled::Tree;
@@ -25,6 +26,8 @@ use crate::mailbox::Chunk;
 
 /// A quarter of this is what sled takes for one leaf before it resorts to files it never syncs.
 const SLED_SEGMENT_BYTES: usize = 2 << 20;
+/// Longest wait for a database this process has just closed.
+const UNLOCK_MAX: Duration = Duration::from_secs(10);
 
 impl From<sled::Error> for StoreError {
     fn from(error: sled::Error) -> Self {
@@ -51,6 +54,22 @@ pub(crate) struct Database {
     pub(crate) global: Tree,
 }
 
+/// Opens sled, waiting for its own file lock: a database that this process has just closed
+/// holds it until sled's background threads are done. Ours keeps other processes away.
+fn open_unlocked(config: &sled::Config) -> Result<Db, StoreError> {
+    let deadline = Instant::now() + UNLOCK_MAX;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("acquire lock") && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
 /// Names of the trees, in the order they are copied and checked.
 pub(crate) const TREES: [&str; 8] = [
     "meta", "messages", "receipts", "accounts", "dead", "values", "expiry", "global",
@@ -59,12 +78,12 @@ pub(crate) const TREES: [&str; 8] = [
 impl Database {
     /// Opens or creates the database in `dir`.
     pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes.max(1 << 20))
             .segment_size(SLED_SEGMENT_BYTES)
-            .flush_every_ms(None)
-            .open()?;
+            .flush_every_ms(None);
+        let db = open_unlocked(&config)?;
         let path = dir.join("db");
         let file = File::open(&path).map_err(io_error("opening", &path))?;
         let tree = |name: &str| db.open_tree(name);

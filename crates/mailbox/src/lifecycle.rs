@@ -1,0 +1,194 @@
+//! Opening, closing, and (for tests) crashing the store.
+//!
+//! The order of both matters: at the start nothing is accepted before the
+//! replay is over and a fresh segment is durable; at the end nothing is
+//! released before everything that was queued is written.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::api::{CommitSink, StoreError, Unavailable};
+use crate::committer::Committer;
+use crate::config::StoreConfig;
+use crate::journal::segment::SegmentTable;
+use crate::journal::{JournalWriter, scan};
+use crate::layout::Layout;
+use crate::queue::Job;
+use crate::recover::{self, Recovery};
+use crate::reserve::Reserve;
+use crate::shared::Core;
+use crate::sledstore::values::Meta;
+use crate::sledstore::{Database, TREES};
+use crate::store::JournalStore;
+use crate::workers::{Workers, join, spawn};
+use crate::{checkpoint, dead, housekeeper, migrate};
+
+/// What ends when the store is closed.
+pub(crate) struct Threads {
+    committer: JoinHandle<()>,
+    housekeeper: JoinHandle<()>,
+    layout: Layout,
+}
+
+impl JournalStore {
+    /// Opens the store, replaying the journal, and starts its threads. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the directory is in use, damaged, of a later version, or cannot be
+    /// written to; or a setting is out of bounds.
+    pub fn open(config: StoreConfig, sink: Box<dyn CommitSink>) -> Result<Arc<Self>, StoreError> {
+        config.validate().map_err(StoreError::Config)?;
+        let layout = Layout::open(&config.dir)?;
+        layout.remove_leftovers()?;
+        let database = Database::open(&layout.database(), config.sled_cache_bytes)?;
+        let epoch = database.number("epoch")? + 1;
+        let first = database.number(checkpoint::FIRST_SEGMENT)?;
+        let position = database.number(checkpoint::POSITION)?;
+        let table = Arc::new(SegmentTable::default());
+        let core = Arc::new(Core::new(config, epoch, database, Arc::clone(&table)));
+        let database = core.database()?;
+        count_stored(&core, &database)?;
+
+        let mut recovery = Recovery::new(&core, Arc::clone(&database));
+        let end = scan(
+            &layout.journal(),
+            first,
+            position,
+            |segment, lsn, record| recovery.record(segment, lsn, record),
+        )?;
+        let header = recover::tidy(&core, &layout, &end)?;
+        recovery.finish(core.config.clock.now_ms())?;
+        core.recovered();
+
+        let faults = core.config.faults.clone();
+        let writer = JournalWriter::start(layout.journal(), header, table, faults.clone())?;
+        core.applied.store(writer.end(), Ordering::Release);
+        database.set_number("epoch", epoch)?;
+        if first == 0 {
+            database.set_number(checkpoint::FIRST_SEGMENT, header.number)?;
+        }
+        database.sync()?;
+        drop(database);
+
+        let reserve = Reserve::new(layout.reserve(), core.config.reserve_bytes, faults);
+        if let Err(error) = reserve.take() {
+            tracing::warn!(%error, "cannot set disk space aside; a full disk may stop the store for good");
+        }
+        Self::start(core, writer, sink, reserve, layout)
+    }
+
+    fn start(
+        core: Arc<Core>,
+        writer: JournalWriter,
+        sink: Box<dyn CommitSink>,
+        reserve: Reserve,
+        layout: Layout,
+    ) -> Result<Arc<Self>, StoreError> {
+        let workers = Arc::new(Workers::start(&core, core.config.reader_threads)?);
+        let committer = Committer::new(Arc::clone(&core), writer, sink, reserve);
+        let committer = spawn("store-commit", move || committer.run())?;
+        let keeper = Arc::clone(&core);
+        let housekeeper = spawn("store-keep", move || housekeeper::run(&keeper))?;
+        core.upkeep.poke();
+        let threads = Threads {
+            committer,
+            housekeeper,
+            layout,
+        };
+        Ok(Arc::new(Self {
+            core,
+            workers,
+            closing: Mutex::new(Some(threads)),
+        }))
+    }
+
+    /// Moves all recent messages to the database now, whatever their age. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    pub fn migrate_now(&self) -> Result<(), StoreError> {
+        migrate::due(&self.core, true)
+    }
+
+    /// Writes a checkpoint now and releases every segment that is not needed, without waiting
+    /// for `receipt_grace`: for tests and tools. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database or the journal.
+    pub fn checkpoint_now(&self) -> Result<(), StoreError> {
+        housekeeper::rotate(&self.core)?;
+        checkpoint::run(&self.core, Duration::ZERO)
+    }
+
+    /// Ends all threads as they are, without writing anything more, and copies the data
+    /// directory as a `kill -9` would have left it to `image`. For tests of recovery.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the copy fails.
+    #[doc(hidden)]
+    pub fn crash_into(&self, image: &Path) -> Result<(), StoreError> {
+        let threads = self.closing.lock().take();
+        self.core.abandoned.store(true, Ordering::Release);
+        self.core.queue.wake();
+        self.core.upkeep.stop();
+        if let Some(threads) = threads {
+            join(threads.committer);
+            join(threads.housekeeper);
+            self.workers.stop();
+            crate::files::copy_dir(&self.core.config.dir, image)?;
+        }
+        self.core.drop_database();
+        Ok(())
+    }
+}
+
+/// Counts what the database holds: one pass over the mailboxes' bookkeeping.
+fn count_stored(core: &Core, database: &Database) -> Result<(), StoreError> {
+    let totals = &core.totals;
+    for entry in &database.meta {
+        let (key, value) = entry?;
+        let (messages, bytes, _) = Meta::decode_counters(&value)
+            .map_err(|error| database.damaged(TREES[0], &key, &error))?;
+        totals.messages.fetch_add(messages, Ordering::Relaxed);
+        totals.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+    let dead = dead::count(database)?;
+    totals.dead.store(dead, Ordering::Relaxed);
+    Ok(())
+}
+
+impl Drop for JournalStore {
+    fn drop(&mut self) {
+        if let Some(threads) = self.closing.lock().take()
+            && let Err(error) = close(&self.core, &self.workers, threads)
+        {
+            tracing::error!(%error, "closing the store failed");
+        }
+    }
+}
+
+/// Ends the threads in order, everything written down. Blocks.
+pub(crate) fn close(core: &Core, workers: &Workers, threads: Threads) -> Result<(), StoreError> {
+    core.set_unavailable(Unavailable::Closing);
+    core.wake_waiters();
+    core.upkeep.stop();
+    join(threads.housekeeper);
+    workers.stop();
+    let failed = core.unavailable() == Some(Unavailable::Failed);
+    let written = if failed {
+        Err(Unavailable::Failed.into())
+    } else {
+        // A checkpoint shortens the next start; the journal alone would do.
+        checkpoint::run(core, core.config.receipt_grace).and_then(|()| core.database()?.sync())
+    };
+    let closed = housekeeper::ask(core, Job::Close);
+    join(threads.committer);
+    core.drop_database();
+    drop(threads.layout);
+    written.and(closed)
+}
