@@ -211,7 +211,16 @@ impl Session {
         slot.receipts_told
             .store(rev.unwrap_or(receipts_seen), Ordering::Release);
         self.catch_up_receipts(slot.connection, ctx);
-        self.start_feed(slot.connection, ctx);
+        let connection = slot.connection;
+        if self.anchor.mailbox.last_seq() <= state.sent {
+            self.start_feed(connection, ctx);
+            return;
+        }
+        // What it was never sent comes only once it is durable that the device is connected:
+        // after a crash all of that counts as sent before (contract D4). Should the store be
+        // unable to, the messages are worth more than the mark.
+        let noted = self.shared.store.flush();
+        ctx.spawn_then(noted, move |me, _, ctx| me.start_feed(connection, ctx));
     }
 
     fn add_device(&mut self, slot: Arc<Slot>, state: &DeviceState) {

@@ -10,7 +10,9 @@
 //! them, `sending` the way of their sends to the journal, `outgoing` what goes
 //! to them, `receipting` the receipts among it.
 
+mod answers;
 mod devices;
+mod ephemeral;
 mod inbound;
 mod outgoing;
 mod receipting;
@@ -27,11 +29,11 @@ use stonechat_protocol::{DeviceId, UserId};
 use crate::registry::Anchor;
 use crate::shared::Shared;
 
+pub(crate) use answers::Answer;
 pub(crate) use devices::{Connect, Gone};
 pub(crate) use inbound::FromClient;
 pub(crate) use outgoing::{Deliver, Refuse, Resync};
 pub(crate) use receipting::ReceiptMoved;
-pub(crate) use sending::Answer;
 
 use devices::Device;
 use sending::Sender;

@@ -11,27 +11,20 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use stonechat_actors::{Ctx, Handle};
+use stonechat_actors::Ctx;
 use stonechat_delivery::{
     Answer as SenderAnswer, Limited, Outbound, Outcome, RateLimits, SendDecision, TokenBucket,
     expiry,
 };
-use stonechat_mailbox::{Append, AppendError, Envelope, MailboxRef, StoreError, Unavailable};
-use stonechat_protocol::{
-    Accepted, Address, DeviceId, ErrorCode, ErrorFrame, MessageId, UNACCEPTED_MAX, UserId,
-};
+use stonechat_mailbox::{Append, AppendError, Envelope, MailboxRef, StoreError};
+use stonechat_protocol::{Address, DeviceId, ErrorCode, MessageId, UNACCEPTED_MAX, UserId};
 
-use super::outgoing::PassOn;
-use super::{Session, decrement};
+use super::Session;
+use crate::RateConfig;
 use crate::figures::FIGURES;
 use crate::router::RETRY_AFTER_MS;
 use crate::settle::settle;
 use crate::shared::now_ms;
-use crate::{Event, RateConfig};
-
-/// Look-ups for ephemeral sends that one session may wait for, other futures included; the
-/// runtime allows twice as many.
-const LOOK_UPS_MAX: usize = 512;
 
 /// A send, as it came.
 pub(crate) struct Send {
@@ -39,12 +32,6 @@ pub(crate) struct Send {
     pub(crate) to: UserId,
     pub(crate) body: Bytes,
     pub(crate) ttl_s: Option<u64>,
-}
-
-/// What became of an append; for the session of the sender.
-pub(crate) struct Answer {
-    pub(crate) envelope: Arc<Envelope>,
-    pub(crate) outcome: Result<(), Unavailable>,
 }
 
 /// A send in line.
@@ -58,13 +45,13 @@ struct Waiting {
 
 /// One sending device.
 pub(crate) struct Sender {
-    device: DeviceId,
+    pub(super) device: DeviceId,
     /// Absent until the device's window is loaded.
-    outbound: Option<Outbound>,
+    pub(super) outbound: Option<Outbound>,
     line: VecDeque<Waiting>,
     /// Handed to the store by this very session and not heard of. The id alone would not do:
     /// news of an earlier session's send would be taken for news of its resend.
-    appended: Vec<(MessageId, Weak<Envelope>)>,
+    pub(super) appended: Vec<(MessageId, Weak<Envelope>)>,
     /// The head waits for something; its coming calls `advance`.
     blocked: bool,
 }
@@ -75,7 +62,7 @@ impl Sender {
     }
 
     /// Whether this session handed the message to the store and had not heard of it until now.
-    fn hears_of(&mut self, envelope: *const Envelope) -> bool {
+    pub(super) fn hears_of(&mut self, envelope: *const Envelope) -> bool {
         let at = self
             .appended
             .iter()
@@ -84,7 +71,7 @@ impl Sender {
     }
 
     /// Nothing is known of it that the store does not know.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.line.is_empty() && self.outbound.as_ref().is_none_or(Outbound::is_idle)
     }
 }
@@ -144,7 +131,7 @@ impl Session {
         self.load_window(slot.device.clone(), ctx);
     }
 
-    fn sender_mut(&mut self, device: &DeviceId) -> Option<&mut Sender> {
+    pub(super) fn sender_mut(&mut self, device: &DeviceId) -> Option<&mut Sender> {
         self.senders
             .iter_mut()
             .find(|sender| sender.device == *device)
@@ -372,51 +359,6 @@ impl Session {
         }
     }
 
-    fn give_answers(&mut self, device: &DeviceId, answers: &[SenderAnswer]) {
-        for answer in answers {
-            let event = match answer.outcome {
-                Outcome::Accepted { ts_ms, duplicate } => {
-                    FIGURES.accepted.increment(1);
-                    FIGURES.duplicates.increment(duplicate.into());
-                    Event::Accepted(Accepted {
-                        id: answer.id,
-                        ts_ms,
-                        duplicate,
-                        ephemeral: false,
-                    })
-                }
-                Outcome::Refused {
-                    code,
-                    retry_after_ms,
-                } => {
-                    FIGURES.refused.increment(1);
-                    error_event(answer.id, code, retry_after_ms)
-                }
-            };
-            if let Some(at) = self.device_named(device) {
-                let slot = &self.devices[at].slot;
-                decrement(&slot.unanswered);
-                // A closed connection asks again when it is back.
-                let _ = slot.outlet.push(event);
-            }
-        }
-    }
-
-    fn refuse_send(
-        &mut self,
-        connection: u64,
-        id: MessageId,
-        code: ErrorCode,
-        retry_after_ms: Option<u64>,
-    ) {
-        FIGURES.refused.increment(1);
-        if let Some(at) = self.device_at(connection) {
-            let slot = &self.devices[at].slot;
-            decrement(&slot.unanswered);
-            let _ = slot.outlet.push(error_event(id, code, retry_after_ms));
-        }
-    }
-
     /// The device's connection is gone: what was not handed to the store is forgotten, the
     /// device will send it again.
     pub(super) fn sender_disconnected(&mut self, device: &DeviceId) {
@@ -437,124 +379,9 @@ impl Session {
             self.senders.swap_remove(at);
         }
     }
-
-    /// Answers may have been lost: what is in flight is found out from the store.
-    pub(super) fn reconcile_senders(&mut self, ctx: &mut Ctx<Self>) {
-        let unheard = self.senders.iter().filter(|s| !s.appended.is_empty());
-        let unheard: Vec<_> = unheard
-            .map(|sender| (sender.device.clone(), sender.appended.clone()))
-            .collect();
-        for (device, appended) in unheard {
-            let work = self.shared.store.barrier();
-            settle(self, ctx, work, move |me, through, _| {
-                if through.is_ok() {
-                    me.reconcile(&device, &appended);
-                }
-            });
-        }
-    }
-
-    fn reconcile(&mut self, device: &DeviceId, appended: &[(MessageId, Weak<Envelope>)]) {
-        let window = self
-            .anchor
-            .mailbox
-            .device(device)
-            .map(|state| state.window)
-            .unwrap_or_default();
-        for (id, envelope) in appended {
-            let Some(sender) = self.sender_mut(device) else {
-                return;
-            };
-            if !sender.hears_of(envelope.as_ptr()) {
-                continue;
-            }
-            let Some(outbound) = sender.outbound.as_mut() else {
-                return;
-            };
-            let answers = match window.classify(*id) {
-                stonechat_protocol::Seen::Accepted { ts_ms } => outbound.committed(*id, ts_ms),
-                _ => outbound.abandoned(*id, Some(RETRY_AFTER_MS)),
-            };
-            self.give_answers(device, &answers);
-        }
-        self.forget_idle_sender(device);
-    }
-
-    /// The sender of a device that is gone stays only until all its sends were heard of.
-    fn forget_idle_sender(&mut self, device: &DeviceId) {
-        if self.device_named(device).is_none() {
-            self.senders
-                .retain(|sender| sender.device != *device || !sender.is_idle());
-        }
-    }
-
-    fn send_ephemeral(&mut self, connection: u64, send: Send, ctx: &mut Ctx<Self>) {
-        if send.to == self.anchor.user || self.shared.store.resident(&send.to).is_some() {
-            self.pass_ephemeral(connection, send);
-            return;
-        }
-        if ctx.futures_len() >= LOOK_UPS_MAX {
-            let retry = Some(RETRY_AFTER_MS);
-            self.refuse_send(connection, send.id, ErrorCode::RateLimited, retry);
-            return;
-        }
-        let work = self.shared.store.open(&send.to);
-        settle(self, ctx, work, move |me, opened, _| match opened {
-            Ok(Some(_)) => me.pass_ephemeral(connection, send),
-            Ok(None) => me.refuse_send(connection, send.id, ErrorCode::UnknownUser, None),
-            Err(error) => {
-                not_opened(&error);
-                me.refuse_send(
-                    connection,
-                    send.id,
-                    ErrorCode::StorageUnavailable,
-                    Some(RETRY_AFTER_MS),
-                );
-            }
-        });
-    }
-
-    fn pass_ephemeral(&mut self, connection: u64, send: Send) {
-        let Some(at) = self.device_at(connection) else {
-            return;
-        };
-        if let Err(limited) = take_tokens(&mut self.rate, &self.shared.config.rate, &send) {
-            let retry = Some(limited.retry_after_ms);
-            self.refuse_send(connection, send.id, ErrorCode::RateLimited, retry);
-            return;
-        }
-        FIGURES.ephemeral.increment(1);
-        let slot = Arc::clone(&self.devices[at].slot);
-        let ts_ms = now_ms();
-        let envelope = Arc::new(Envelope {
-            from: Address {
-                user: self.anchor.user.clone(),
-                device: slot.device.clone(),
-            },
-            to: send.to,
-            id: send.id,
-            ts_ms,
-            expires_ms: ts_ms,
-            body: send.body,
-        });
-        if envelope.to != self.anchor.user {
-            self.shared.registry.with(&envelope.to, |entry| {
-                // Not promised: a session that is behind does without.
-                let _ = entry.session.try_tell(PassOn(Arc::clone(&envelope)));
-            });
-        }
-        self.pass_on(&envelope, Some(connection));
-        decrement(&slot.unanswered);
-        let _ = slot.outlet.push(Event::Accepted(Accepted {
-            id: send.id,
-            ts_ms,
-            duplicate: false,
-            ephemeral: true,
-        }));
-    }
 }
 
-fn take_tokens(
+pub(super) fn take_tokens(
     bucket: &mut Option<Box<TokenBucket>>,
     rate: &RateConfig,
     send: &Send,
@@ -572,7 +399,7 @@ fn take_tokens(
         .take(&limits, bytes, now)
 }
 
-fn not_opened(error: &StoreError) {
+pub(super) fn not_opened(error: &StoreError) {
     match error {
         StoreError::Overloaded | StoreError::Unavailable(_) => {
             tracing::debug!(%error, "a mailbox could not be opened");
@@ -584,37 +411,4 @@ fn not_opened(error: &StoreError) {
 /// Only what passes by itself is worth another try.
 fn retry_after(code: ErrorCode) -> Option<u64> {
     (code == ErrorCode::StorageUnavailable).then_some(RETRY_AFTER_MS)
-}
-
-fn error_event(id: MessageId, code: ErrorCode, retry_after_ms: Option<u64>) -> Event {
-    Event::Error(ErrorFrame {
-        code,
-        message: code.describe().to_owned(),
-        reference: Some(id),
-        retry_after_ms,
-    })
-}
-
-impl Handle<Answer> for Session {
-    fn handle(&mut self, answer: Answer, _ctx: &mut Ctx<Self>) {
-        let Answer { envelope, outcome } = answer;
-        let device = &envelope.from.device;
-        // Unknown after a panic, or for a dead letter put back: nobody waits for it.
-        let Some(sender) = self.sender_mut(device) else {
-            return;
-        };
-        let mine = sender.hears_of(Arc::as_ptr(&envelope));
-        let Some(outbound) = sender.outbound.as_mut() else {
-            return;
-        };
-        let answers = match outcome {
-            Ok(()) => outbound.committed(envelope.id, envelope.ts_ms),
-            Err(_) if mine => outbound.abandoned(envelope.id, Some(RETRY_AFTER_MS)),
-            // Of an earlier session's send: its resend, if there was one, has an answer of
-            // its own to come.
-            Err(_) => return,
-        };
-        self.give_answers(device, &answers);
-        self.forget_idle_sender(device);
-    }
 }

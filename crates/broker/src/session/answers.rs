@@ -1,0 +1,151 @@
+//! Answers to sends: from the store's notices, or from the store itself when
+//! notices may have been lost.
+
+use std::sync::{Arc, Weak};
+
+use stonechat_actors::{Ctx, Handle};
+use stonechat_delivery::{Answer as SenderAnswer, Outcome};
+use stonechat_mailbox::{Envelope, Unavailable};
+use stonechat_protocol::{Accepted, DeviceId, ErrorCode, ErrorFrame, MessageId, Seen};
+
+use super::{Session, decrement};
+use crate::Event;
+use crate::figures::FIGURES;
+use crate::router::RETRY_AFTER_MS;
+use crate::settle::settle;
+
+/// What became of an append; for the session of the sender.
+pub(crate) struct Answer {
+    pub(crate) envelope: Arc<Envelope>,
+    pub(crate) outcome: Result<(), Unavailable>,
+}
+
+impl Session {
+    pub(super) fn give_answers(&mut self, device: &DeviceId, answers: &[SenderAnswer]) {
+        for answer in answers {
+            let event = match answer.outcome {
+                Outcome::Accepted { ts_ms, duplicate } => {
+                    FIGURES.accepted.increment(1);
+                    FIGURES.duplicates.increment(duplicate.into());
+                    Event::Accepted(Accepted {
+                        id: answer.id,
+                        ts_ms,
+                        duplicate,
+                        ephemeral: false,
+                    })
+                }
+                Outcome::Refused {
+                    code,
+                    retry_after_ms,
+                } => {
+                    FIGURES.refused.increment(1);
+                    error_event(answer.id, code, retry_after_ms)
+                }
+            };
+            if let Some(at) = self.device_named(device) {
+                let slot = &self.devices[at].slot;
+                decrement(&slot.unanswered);
+                // A closed connection asks again when it is back.
+                let _ = slot.outlet.push(event);
+            }
+        }
+    }
+
+    pub(super) fn refuse_send(
+        &mut self,
+        connection: u64,
+        id: MessageId,
+        code: ErrorCode,
+        retry_after_ms: Option<u64>,
+    ) {
+        FIGURES.refused.increment(1);
+        if let Some(at) = self.device_at(connection) {
+            let slot = &self.devices[at].slot;
+            decrement(&slot.unanswered);
+            let _ = slot.outlet.push(error_event(id, code, retry_after_ms));
+        }
+    }
+
+    /// Answers may have been lost: what is in flight is found out from the store.
+    pub(super) fn reconcile_senders(&mut self, ctx: &mut Ctx<Self>) {
+        let unheard = self.senders.iter().filter(|s| !s.appended.is_empty());
+        let unheard: Vec<_> = unheard
+            .map(|sender| (sender.device.clone(), sender.appended.clone()))
+            .collect();
+        for (device, appended) in unheard {
+            let work = self.shared.store.barrier();
+            settle(self, ctx, work, move |me, through, _| {
+                if through.is_ok() {
+                    me.reconcile(&device, &appended);
+                }
+            });
+        }
+    }
+
+    fn reconcile(&mut self, device: &DeviceId, appended: &[(MessageId, Weak<Envelope>)]) {
+        let window = self
+            .anchor
+            .mailbox
+            .device(device)
+            .map(|state| state.window)
+            .unwrap_or_default();
+        for (id, envelope) in appended {
+            let Some(sender) = self.sender_mut(device) else {
+                return;
+            };
+            if !sender.hears_of(envelope.as_ptr()) {
+                continue;
+            }
+            let Some(outbound) = sender.outbound.as_mut() else {
+                return;
+            };
+            let answers = match window.classify(*id) {
+                Seen::Accepted { ts_ms } => outbound.committed(*id, ts_ms),
+                _ => outbound.abandoned(*id, Some(RETRY_AFTER_MS)),
+            };
+            self.give_answers(device, &answers);
+        }
+        self.forget_idle_sender(device);
+    }
+
+    /// The sender of a device that is gone stays only until all its sends were heard of.
+    fn forget_idle_sender(&mut self, device: &DeviceId) {
+        if self.device_named(device).is_none() {
+            self.senders
+                .retain(|sender| sender.device != *device || !sender.is_idle());
+        }
+    }
+}
+
+fn error_event(id: MessageId, code: ErrorCode, retry_after_ms: Option<u64>) -> Event {
+    Event::Error(ErrorFrame {
+        code,
+        message: code.describe().to_owned(),
+        reference: Some(id),
+        retry_after_ms,
+    })
+}
+
+impl Handle<Answer> for Session {
+    fn handle(&mut self, answer: Answer, _ctx: &mut Ctx<Self>) {
+        let Answer { envelope, outcome } = answer;
+        let device = &envelope.from.device;
+        // Unknown after a panic, or for a dead letter put back: nobody waits for it.
+        let Some(sender) = self.sender_mut(device) else {
+            return;
+        };
+        let mine = sender.hears_of(Arc::as_ptr(&envelope));
+        let Some(outbound) = sender.outbound.as_mut() else {
+            return;
+        };
+        let answers = match outcome {
+            Ok(()) => outbound.committed(envelope.id, envelope.ts_ms),
+            Err(_) if mine => outbound.abandoned(envelope.id, Some(RETRY_AFTER_MS)),
+            // Of an earlier session's send: its resend, if there was one, has an answer of
+            // its own to come.
+            Err(_) => return,
+        };
+        self.give_answers(device, &answers);
+        self.forget_idle_sender(device);
+    }
+}
