@@ -130,7 +130,7 @@ impl Node {
         let left = self.broker.drain(reason, 100, Duration::from_secs(5)).await;
         assert_eq!(left, 0);
         self.tree.shutdown(Duration::from_secs(5)).await;
-        self.edge.stop().await;
+        self.edge.stop(Duration::from_secs(1)).await;
     }
 }
 

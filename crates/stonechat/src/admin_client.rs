@@ -1,11 +1,12 @@
 //! Calls the admin API of the running node on behalf of local commands, with
 //! the secret from the data directory.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stonechat_gateway::admin::Secret;
+use stonechat_gateway::admin::{Secret, SecretError};
 use stonechat_protocol::{DeviceId, UserId};
 use ureq::http::{Method, Request, Response};
 use ureq::{Agent, Body};
@@ -30,9 +31,11 @@ impl AdminClient {
     pub(crate) fn find(settings: &Settings, address: Option<SocketAddr>) -> Result<Self, Failure> {
         let data_dir = &settings.server.data_dir;
         let secret = Secret::load(data_dir).map_err(|error| {
-            let hint = "is `stonechat serve` running with this --data-dir, as this user?";
+            let missing = matches!(&error, SecretError::Io { source, .. } if source.kind() == ErrorKind::NotFound);
             let failure = Failure::from(error);
-            Failure::new(failure.exit(), format!("{failure}; {hint}"))
+            let exit = if missing { Exit::Unavailable } else { failure.exit() };
+            let hint = "is `stonechat serve` running with this --data-dir, as this user?";
+            Failure::new(exit, format!("{failure}; {hint}"))
         })?;
         let address = address
             .or_else(|| NodeFile::read(data_dir).map(|node| node.admin_listen))
@@ -68,7 +71,7 @@ impl AdminClient {
             match page["next"].as_str() {
                 // The only character of a name with a meaning in a query.
                 Some(next) => {
-                    path = format!("/users?limit=1000&after={}", next.replace('+', "%2B"))
+                    path = format!("/users?limit=1000&after={}", next.replace('+', "%2B"));
                 }
                 None => return Ok(all),
             }

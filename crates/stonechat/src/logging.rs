@@ -14,9 +14,13 @@ use crate::config::LogFormat;
 #[derive(Clone)]
 pub(crate) struct LogControl(reload::Handle<EnvFilter, Registry>);
 
+/// In force unless the filter itself names these targets. actix-http logs at ERROR whatever
+/// rubbish a stranger sends to the public port, which is nothing an operator could act on.
+const QUIET: &str = "actix_http=off,actix_server=warn";
+
 /// Reads a filter such as `info,stonechat_gateway=debug`.
 pub(crate) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(text)
+    EnvFilter::builder().parse(format!("{QUIET},{text}"))
 }
 
 /// Starts logging. Later calls in the same process have no effect.
@@ -60,5 +64,15 @@ mod tests {
         assert!(filter("info").is_ok());
         assert!(filter("warn,stonechat_gateway=debug").is_ok());
         assert!(filter("a=b=c").is_err());
+        let both = filter("debug,actix_http=info").map(|filter| filter.to_string());
+        let both = both.unwrap();
+        assert!(
+            both.contains("actix_http=info") && !both.contains("actix_http=off"),
+            "{both}"
+        );
+        assert!(
+            both.contains("actix_server=warn") && both.contains("debug"),
+            "{both}"
+        );
     }
 }

@@ -56,8 +56,10 @@ struct Serving {
 
 impl Serving {
     async fn run(self) -> Result<(), Failure> {
-        let mut signals = Signals::new()?;
         let node = start::start(&self.settings).await?;
+        // Not before: during a long recovery a signal ends the process at once, which is safe
+        // and what whoever sent it wants.
+        let mut signals = Signals::new()?;
         let data_dir = self.settings.data_dir();
         let node_file = node.node_file();
         node_file

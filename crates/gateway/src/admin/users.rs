@@ -21,7 +21,32 @@ type Answer = Result<HttpResponse, Problem>;
 /// that was just signing in shows up only when its connection is set up.
 const SWEEPS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(15)];
 
+/// How long connections that were told to close may take before what they belong to is removed.
+const CLOSED_DEADLINE: Duration = Duration::from_secs(2);
+
 impl State {
+    /// Waits until a user (or one device) has no connection any more, so that nothing is noted
+    /// for it after it was removed. Goes on after a while: the store copes with latecomers.
+    async fn closed(&self, user: &UserId, device: Option<&DeviceId>) {
+        let connected = || {
+            let devices = self.parts.broker.connected_devices(user);
+            devices
+                .iter()
+                .any(|one| device.is_none_or(|device| device == one))
+        };
+        let waiting = async {
+            while connected() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(CLOSED_DEADLINE, waiting)
+            .await
+            .is_err()
+        {
+            tracing::warn!(%user, "a connection is slow to close");
+        }
+    }
+
     /// Closes a user's connections (one device's, or all) as revoked.
     fn close_revoked(&self, user: &UserId, device: Option<DeviceId>) -> usize {
         let what = Disconnect {
@@ -158,6 +183,7 @@ pub(super) async fn remove(state: Shared, request: HttpRequest) -> Answer {
     // First nobody can sign in, then nobody is connected, then the mailbox goes.
     state.parts.auth.set_disabled(&user, true).await?;
     let disconnected = state.close_revoked(&user, None);
+    state.closed(&user, None).await;
     state.parts.broker.store().remove_account(&user).await?;
     sweep_later(&state, &user, None);
     tracing::info!(%user, disconnected, "user removed");
@@ -220,6 +246,7 @@ pub(super) async fn remove_device(state: Shared, request: HttpRequest) -> Answer
         return Err(Problem::not_found("unknown_device", detail));
     }
     let disconnected = state.close_revoked(&user, Some(device.clone()));
+    state.closed(&user, Some(&device)).await;
     store.remove_device(&mailbox, &device).await?;
     tracing::info!(%user, %device, disconnected, "device removed");
     no_content()

@@ -30,6 +30,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix_rt::net::TcpSocket;
 use actix_server::{Server, ServerHandle};
@@ -53,6 +54,9 @@ const BACKLOG: u32 = 4096;
 
 /// When the workers stop, requests that were not upgraded get this long, in seconds.
 const STOP_S: u64 = 1;
+
+/// How long connections may take to say goodbye before the workers stop.
+const LAST_WORDS: Duration = Duration::from_millis(1_500);
 
 /// Why the edge could not be started, or its certificate not be read.
 #[derive(Debug, thiserror::Error)]
@@ -273,8 +277,15 @@ impl RunningEdge {
 
     /// Closes the listeners and stops the workers, and with them what still lives on their
     /// arbiters: connections and sessions. So it comes last.
-    pub async fn stop(&self) {
+    ///
+    /// Connections that have something left to say get `patience` for it.
+    pub async fn stop(&self, patience: Duration) {
         self.control.start_draining();
+        // Who has no session is told by its own connection; give that time to happen.
+        let told = Instant::now() + patience.min(LAST_WORDS);
+        while self.connections() > 0 && Instant::now() < told {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         self.server.stop(true).await;
         self.stopped().await;
     }

@@ -164,6 +164,20 @@ fn fit_together(figment: &Figment, settings: &Settings) -> Result<(), ConfigErro
             "must be at least limits.body_bytes_max, or the largest message could never be sent",
         ),
         (
+            limits.outlet_events_max >= limits.unacked_max,
+            "limits.outlet_events_max",
+            "must be at least limits.unacked_max, or a healthy client with a \
+             backlog would be closed as a slow consumer",
+        ),
+        (
+            limits.outlet_bytes_max
+                >= limits.feed_window_bytes + limits.body_bytes_max + 256 * limits.unacked_max,
+            "limits.outlet_bytes_max",
+            "must be at least limits.feed_window_bytes + limits.body_bytes_max + 256 times \
+             limits.unacked_max, or a healthy client with a backlog would be closed as a slow \
+             consumer",
+        ),
+        (
             auth.token_ttl_s_default <= auth.token_ttl_s_max,
             "auth.token_ttl_s_default",
             "must be at most auth.token_ttl_s_max",

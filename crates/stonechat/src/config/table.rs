@@ -213,13 +213,16 @@ settings! {
         connections_max: u64 = 0, 0..=4_000_000;
         /// Users connected at a time.
         sessions_max: u64 = 1_000_000, 1..=100_000_000;
-        /// Events waiting for one connection; beyond it is closed as a slow consumer.
-        outlet_events_max: u64 = 4_096, 16..=1_048_576;
-        /// Bytes waiting for one connection; beyond it is closed as a slow consumer.
+        /// Events waiting for one connection; beyond it is closed as a slow consumer. At
+        /// least `unacked_max`, better twice that.
+        outlet_events_max: u64 = 4_096, 128..=1_048_576;
+        /// Bytes waiting for one connection; beyond it is closed as a slow consumer. At
+        /// least `feed_window_bytes` and `body_bytes_max` together, and 256 more for each
+        /// of `unacked_max`.
         outlet_bytes_max: u64 = 4_194_304, 65_536..=1_073_741_824;
         /// Bytes of bodies sent to a device and not yet acknowledged; the server waits
         /// at this many.
-        feed_window_bytes: u64 = 1_048_576, 1_024..=1_073_741_824;
+        feed_window_bytes: u64 = 1_048_576, 1_024..=268_435_456;
         /// How long a session outlives its last device, milliseconds.
         session_linger_ms: u64 = 5_000, 0..=3_600_000;
         /// How long receipts wait for company, milliseconds.
@@ -241,6 +244,6 @@ settings! {
         format: LogFormat = LogFormat::Human;
         /// What is logged: a level (error, warn, info, debug, trace), or levels by
         /// module as in "info,stonechat_gateway=debug". Read again at SIGHUP.
-        filter: String = String::from("info,actix_server=warn");
+        filter: String = String::from("info");
     }
 }

@@ -149,6 +149,11 @@ fn keys_that_do_not_fit_together_are_refused() {
         ),
         (&["limits.frame_bytes_max=2000"], "limits.frame_bytes_max"),
         (&["limits.bytes_burst=10"], "limits.bytes_burst"),
+        (&["limits.unacked_max=5000"], "limits.outlet_events_max"),
+        (
+            &["limits.feed_window_bytes=4194304"],
+            "limits.outlet_bytes_max",
+        ),
         (&["auth.token_ttl_s_max=10"], "auth.token_ttl_s_default"),
         (&["log.filter=a=b=c"], "log.filter"),
         (&["log.format=xml"], "log.format"),

@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_rt::{Arbiter, ArbiterHandle};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -19,6 +20,9 @@ use super::View;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::node_file::NodeFile;
+
+/// Time for what had started already when a later part could not.
+const CLEANUP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// All parts of the running server.
 pub(super) struct Node {
@@ -56,11 +60,29 @@ pub(super) async fn start(settings: &Settings) -> Result<Node, Failure> {
 
     let (commits, sink) = commit_sink();
     let store: Arc<dyn Store> = JournalStore::open(settings.store(), commits)?;
-    let secret = Secret::load_or_create(settings.data_dir())?;
-    let auth = Authenticator::open(Arc::clone(&store), settings.auth()).await?;
-
     let tree = Tree::try_new(TreeConfig::default())
         .map_err(|error| Failure::new(Exit::Software, error))?;
+    let started = start_on(settings, Arc::clone(&store), sink, tree.clone(), metrics).await;
+    if started.is_err() {
+        // In order, or the next start would have to repair what this one merely opened.
+        tree.shutdown(CLEANUP_DEADLINE).await;
+        if let Err(error) = store.close().await {
+            tracing::warn!(%error, "the store did not close in order");
+        }
+    }
+    started
+}
+
+/// Everything that stands on the store.
+async fn start_on(
+    settings: &Settings,
+    store: Arc<dyn Store>,
+    sink: SinkHandle,
+    tree: Tree,
+    metrics: PrometheusHandle,
+) -> Result<Node, Failure> {
+    let secret = Secret::load_or_create(settings.data_dir())?;
+    let auth = Authenticator::open(Arc::clone(&store), settings.auth()).await?;
     let arbiters: Vec<Arbiter> = (0..threads(settings)).map(|_| Arbiter::new()).collect();
     let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
     let broker = Broker::start(
@@ -82,7 +104,13 @@ pub(super) async fn start(settings: &Settings) -> Result<Node, Failure> {
         secret,
         version: env!("CARGO_PKG_VERSION"),
     };
-    let admin = admin::start(&settings.admin(), parts, &tree)?;
+    let admin = match admin::start(&settings.admin(), parts, &tree) {
+        Ok(admin) => admin,
+        Err(error) => {
+            edge.stop(Duration::ZERO).await;
+            return Err(error.into());
+        }
+    };
     Ok(Node {
         store,
         sink,

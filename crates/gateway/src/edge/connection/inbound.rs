@@ -77,8 +77,7 @@ where
             core.on_incoming(incoming, cx)
         });
         if heard {
-            core.last_heard = Instant::now();
-            core.pings_unheard = 0;
+            core.heard(Instant::now());
         }
         match outcome {
             Ok(flow) => self.stalled = flow.is_break() && self.reader.has_pending(),
@@ -255,8 +254,7 @@ impl<B: Backend> Core<B> {
         };
         self.welcome(&signed_in, device);
         self.about.user = Some(signed_in.user);
-        self.last_heard = Instant::now();
-        self.pings_unheard = 0;
+        self.heard(Instant::now());
         self.phase = Phase::Open {
             link: Rc::new(signed_in.link),
             drain: signed_in.drain,

@@ -45,6 +45,10 @@ const UNSENT_BYTES_MAX: usize = 64 * 1024;
 /// Rounds of reading and writing before other tasks of the thread get a turn.
 const ROUNDS_PER_POLL_MAX: usize = 8;
 
+/// How often a connection that has not said hello looks whether the node is draining. A
+/// connected one hears it from its session.
+const DRAIN_LOOK: Duration = Duration::from_millis(500);
+
 /// The server closes a silent connection after this many heartbeats.
 const HEARTBEATS_MISSED_MAX: u32 = 3;
 
@@ -77,7 +81,8 @@ struct Core<B: Backend> {
     shared: Place<B>,
     phase: Phase<B::Link>,
     writer: Writer,
-    last_heard: Instant,
+    /// When the client was last heard of, or pinged: the heartbeat runs from here.
+    last_beat: Instant,
     pings_unheard: u32,
     errors_in_a_row: u16,
     about: Box<About>,
@@ -96,6 +101,7 @@ enum Phase<L> {
     AwaitHello {
         token: Option<Box<str>>,
         until: Instant,
+        look: Instant,
     },
     SigningIn {
         work: LocalBoxFuture<'static, Result<SignedIn<L>, Refused>>,
@@ -123,6 +129,7 @@ where
     pub(crate) fn new(opened: Opened<S>, shared: Place<B>) -> Self {
         let now = Instant::now();
         let until = now + Duration::from_millis(shared.config.auth_deadline_ms);
+        let look = until.min(now + DRAIN_LOOK);
         let mut reader = FrameReader::new(shared.config.limits.frame_bytes_max);
         let stalled = !opened.already_read.is_empty();
         reader.preload(opened.already_read);
@@ -130,19 +137,20 @@ where
             io: opened.io,
             reader,
             stalled,
-            timer: Box::pin(sleep_until(until)),
-            timer_at: until,
+            timer: Box::pin(sleep_until(look)),
+            timer_at: look,
             core: Core {
                 phase: Phase::AwaitHello {
                     token: opened.token,
                     until,
+                    look,
                 },
                 writer: Writer::new(
                     opened.response,
                     Duration::from_millis(shared.config.write_deadline_ms),
                 ),
                 shared,
-                last_heard: now,
+                last_beat: now,
                 pings_unheard: 0,
                 errors_in_a_row: 0,
                 about: Box::new(About {
@@ -261,6 +269,11 @@ impl<B: Backend> Core<B> {
         self.shared.fault.strikes(self.about.user.as_ref())
     }
 
+    fn heard(&mut self, now: Instant) {
+        self.last_beat = now;
+        self.pings_unheard = 0;
+    }
+
     fn heartbeat(&self) -> Duration {
         Duration::from_millis(self.shared.config.heartbeat_ms)
     }
@@ -268,12 +281,9 @@ impl<B: Backend> Core<B> {
     /// When something has to happen.
     fn due(&self) -> Instant {
         let phase = match &self.phase {
-            Phase::AwaitHello { until, .. }
-            | Phase::SigningIn { until, .. }
-            | Phase::Closing { until, .. } => *until,
-            Phase::Open { .. } | Phase::Gone => {
-                self.last_heard + self.heartbeat() * (self.pings_unheard + 1)
-            }
+            Phase::AwaitHello { look, .. } => *look,
+            Phase::SigningIn { until, .. } | Phase::Closing { until, .. } => *until,
+            Phase::Open { .. } | Phase::Gone => self.last_beat + self.heartbeat(),
         };
         match self.writer.blocked_until() {
             Some(blocked) if !self.is_closing() => phase.min(blocked),
@@ -283,21 +293,32 @@ impl<B: Backend> Core<B> {
 
     fn on_due(&mut self, now: Instant) {
         let stuck = self.writer.blocked_until().is_some_and(|at| at <= now);
-        match &self.phase {
+        let draining = self.shared.is_draining();
+        let retry_after_ms = self.shared.config.drain_retry_after_ms;
+        let listening = self.wants_read();
+        match &mut self.phase {
             Phase::Closing { .. } => self.phase = Phase::Gone,
             Phase::Gone => {}
             _ if stuck => self.close(CloseReason::SlowConsumer, None),
+            Phase::AwaitHello { .. } if draining => {
+                self.close(CloseReason::Shutdown, Some(retry_after_ms));
+            }
+            Phase::AwaitHello { until, look, .. } if now < *until => {
+                *look = (now + DRAIN_LOOK).min(*until);
+            }
             Phase::AwaitHello { .. } => self.close(CloseReason::AuthTimeout, None),
             Phase::SigningIn { .. } => self.close(CloseReason::Overloaded, Some(RETRY_AFTER_MS)),
-            Phase::Open { .. } if !self.wants_read() => {
+            Phase::Open { .. } if !listening => {
                 // The client may well have spoken; it is us who do not listen.
-                self.last_heard = now;
-                self.pings_unheard = 0;
+                self.heard(now);
             }
             Phase::Open { .. } if self.pings_unheard + 1 >= HEARTBEATS_MISSED_MAX => {
                 self.close(CloseReason::HeartbeatTimeout, None);
             }
             Phase::Open { .. } => {
+                // From now, not from when it was due: a thread that was held up must not
+                // take its own delay for the client's silence.
+                self.last_beat = now;
                 self.pings_unheard += 1;
                 put_ping(self.writer.own());
             }

@@ -93,7 +93,7 @@ async fn requests_that_are_no_upgrades() {
         .ask("POST /v1/ws HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
         .await;
     assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -118,7 +118,7 @@ async fn upgrades_that_are_refused() {
     let (_, mut client) = node.upgrade("Origin: https://app.example\r\n", b"").await;
     client.hello("alice").await;
     assert_eq!(node.edge.connections(), 1);
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -153,7 +153,7 @@ async fn an_independent_client_gets_its_subprotocol_and_its_welcome() {
     );
     socket.close(None).await.unwrap();
     until("the connection to be gone", || node.edge.connections() == 0).await;
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -162,7 +162,7 @@ async fn frames_in_the_packet_of_the_request_are_not_lost() {
     let hello = json!({"type": "hello", "token": "alice", "device": "d1"}).to_string();
     let (_, mut client) = node.upgrade("", &frame(0x81, hello.as_bytes())).await;
     assert_eq!(client.json().await["type"], "welcome");
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -185,7 +185,7 @@ async fn beyond_the_limit_clients_are_turned_away_until_there_is_room() {
     let mut third = node.sign_in("carol").await;
     third.send("alice").await;
     assert_eq!(third.json().await["type"], "accepted");
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -201,7 +201,7 @@ async fn while_draining_nobody_new_is_taken_and_nobody_is_thrown_out() {
     );
     client.send("bob").await;
     assert_eq!(client.json().await["type"], "accepted");
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
     assert_eq!(client.next().await, Got::End);
     assert!(TcpStream::connect(node.edge.local_addr()).await.is_err());
 }
@@ -212,7 +212,7 @@ async fn the_node_draining_is_enough() {
     node.script.draining.store(true, Ordering::SeqCst);
     let refused = node.ask(&request("")).await;
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -226,7 +226,7 @@ async fn a_head_that_never_ends_is_given_up() {
     let read = timeout(PATIENCE, io.read_to_end(&mut answer));
     read.await.expect("the server closes").unwrap();
     assert!(!answer.starts_with(b"HTTP/1.1 1"));
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -254,7 +254,7 @@ async fn an_injected_panic_ends_one_connection_only() {
     }
     until("the panic to be counted", || node.tree.totals().panics == 1).await;
     assert_eq!(node.edge.connections(), 20);
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -267,7 +267,7 @@ async fn an_address_in_use_is_named() {
     };
     let second = start(config, Scripted(Arc::default()), &node.tree);
     assert!(matches!(second, Err(EdgeError::AddressInUse(named)) if named == address));
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -278,6 +278,6 @@ async fn stopping_is_noticed() {
             .await
             .is_err()
     );
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
     timeout(PATIENCE, node.edge.stopped()).await.unwrap();
 }

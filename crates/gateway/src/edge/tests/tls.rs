@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::CertificateDer;
@@ -93,7 +94,7 @@ async fn a_certificate_is_swapped_while_connections_stay() {
     connect(&node, &new)
         .await
         .expect("the certificate in use stays");
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
 
 #[actix_rt::test]
@@ -122,5 +123,5 @@ async fn a_certificate_that_is_no_good_prevents_the_start() {
         let outcome = start(config, scripted, &node.tree);
         assert!(matches!(outcome, Err(EdgeError::Tls { .. })), "{tls:?}");
     }
-    node.edge.stop().await;
+    node.edge.stop(Duration::from_secs(1)).await;
 }
