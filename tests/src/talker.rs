@@ -6,7 +6,7 @@
 //! whatever contradicts the protocol at first sight is noted as a violation.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,11 @@ pub struct Orders {
     pub finish: AtomicBool,
     /// End at once.
     pub abort: AtomicBool,
+    /// Devices that have been welcomed once. Nobody sends before all have been: a device that was
+    /// never there when a message came and went has no claim to it.
+    pub welcomed: AtomicUsize,
+    /// Devices there are.
+    pub devices: usize,
 }
 
 /// What a talker saw.
@@ -50,6 +55,8 @@ pub struct Ledger {
     pub refused: Vec<(String, String)>,
     /// Ids handed to the application, in that order, with their seq.
     pub delivered: Vec<(u64, String)>,
+    /// Ids of copies of what the user's other device sent, with their seq; listeners get these.
+    pub copies: Vec<(u64, String)>,
     /// Answers marked as duplicates.
     pub duplicates: u64,
     /// Messages that came again and were dropped.
@@ -62,9 +69,20 @@ pub struct Ledger {
     pub violations: Vec<String>,
 }
 
-/// A user in conversation.
+/// What a device of a user does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The phone: sends and receives.
+    Talks,
+    /// The tablet: receives, copies of what the phone sends included.
+    Listens,
+}
+
+/// One device of a user in conversation.
 #[derive(Debug)]
 pub struct Talker {
+    /// What it does.
+    pub role: Role,
     /// The user's name.
     pub user: String,
     /// Its token.
@@ -82,9 +100,9 @@ pub struct Talker {
     pub endpoint: Arc<Mutex<Endpoint>>,
     /// What it is told.
     pub orders: Arc<Orders>,
-    /// Its own progress.
+    /// The progress of its user's phone.
     pub own: Arc<Progress>,
-    /// The partner's progress.
+    /// The progress of the partner's phone.
     pub other: Arc<Progress>,
 }
 
@@ -96,7 +114,17 @@ struct State {
     last_seq: u64,
     acked_seq: u64,
     last_rev: u64,
-    receipt_at: u64,
+    welcomed: bool,
+    /// Place among the sends of the one last told to be delivered.
+    told_at: Option<u64>,
+}
+
+impl State {
+    /// Place among the sends of the one accepted last.
+    fn last_accepted(&self) -> Option<u64> {
+        let id = self.ledger.accepted.last()?;
+        self.sent.get(id).copied()
+    }
 }
 
 enum End {
@@ -104,8 +132,18 @@ enum End {
     Lost(String),
 }
 
+impl Role {
+    fn device(self) -> &'static str {
+        match self {
+            Self::Talks => "phone",
+            Self::Listens => "tablet",
+        }
+    }
+}
+
 impl Talker {
-    /// Talks until told to finish and everything has arrived, or told to abort.
+    /// Talks until told to finish and everything has arrived, the receipt of the last message
+    /// included; or told to abort.
     pub async fn run(self) -> Ledger {
         let mut state = State::default();
         while !self.orders.abort.load(Ordering::Relaxed) {
@@ -132,7 +170,7 @@ impl Talker {
 
     async fn converse(&self, client: &mut WsClient, state: &mut State) -> End {
         let lost = |how: &str| End::Lost(how.to_owned());
-        let hello = json!({"type": "hello", "token": self.token, "device": "phone",
+        let hello = json!({"type": "hello", "token": self.token, "device": self.role.device(),
             "client": "talker/1", "ack": state.last_seq, "rev": state.last_rev});
         if !client.try_send_text(hello.to_string()).await {
             return lost("before the hello");
@@ -168,9 +206,8 @@ impl Talker {
                     }
                 }
             }
-            let behind = state.ledger.delivered.len() - connection.delivered_at_ack;
-            if behind >= ACK_AFTER_MESSAGES {
-                connection.delivered_at_ack = state.ledger.delivered.len();
+            if connection.since_ack >= ACK_AFTER_MESSAGES {
+                connection.since_ack = 0;
                 if !self.acknowledge(client, state).await {
                     return lost("while acknowledging");
                 }
@@ -179,11 +216,15 @@ impl Talker {
     }
 
     async fn on_tick(&self, client: &mut WsClient, state: &mut State) -> bool {
+        if self.role == Role::Listens {
+            return self.acknowledge(client, state).await;
+        }
         let finishing = self.orders.finish.load(Ordering::Relaxed);
         if finishing && state.unanswered.is_empty() {
             self.own.done_sending.store(true, Ordering::Release);
         }
-        if !finishing && state.unanswered.len() < self.window {
+        let all_here = self.orders.welcomed.load(Ordering::Relaxed) >= self.orders.devices;
+        if !finishing && all_here && state.unanswered.len() < self.window {
             let id = new_id();
             let n = state.sent.len() as u64;
             let frame = send(&id, &self.partner, &json!({"n": n, "by": self.user}));
@@ -207,16 +248,28 @@ impl Talker {
     }
 
     fn is_complete(&self, state: &State) -> bool {
-        self.own.done_sending.load(Ordering::Acquire)
-            && self.other.done_sending.load(Ordering::Acquire)
+        let has_all = |got: usize, from: &Progress| {
+            from.done_sending.load(Ordering::Acquire)
+                && got as u64 >= from.accepted.load(Ordering::Acquire)
+        };
+        let own = match self.role {
+            Role::Talks => {
+                self.own.done_sending.load(Ordering::Acquire)
+                    && state.told_at == state.last_accepted()
+            }
+            Role::Listens => has_all(state.ledger.copies.len(), &self.own),
+        };
+        own && has_all(state.ledger.delivered.len(), &self.other)
             && state.acked_seq == state.last_seq
-            && state.ledger.delivered.len() as u64 >= self.other.accepted.load(Ordering::Acquire)
     }
 
     fn take(&self, frame: &Value, state: &mut State, connection: &mut Connection) {
         let problem = match frame["type"].as_str().unwrap_or_default() {
             "welcome" => {
                 connection.welcomed = true;
+                if !std::mem::replace(&mut state.welcomed, true) {
+                    self.orders.welcomed.fetch_add(1, Ordering::Relaxed);
+                }
                 // What was acknowledged on a lost connection may not have arrived: the hello did.
                 state.acked_seq = state.last_seq;
                 None
@@ -224,7 +277,7 @@ impl Talker {
             "accepted" => self.on_accepted(frame, state),
             "error" => on_error(frame, state),
             "message" => self.on_message(frame, state, connection),
-            "receipt" => on_receipt(frame, state),
+            "receipt" => self.on_receipt(frame, state),
             "bye" => {
                 connection.bye = Some(format!("bye {}", frame["reason"]));
                 None
@@ -260,8 +313,11 @@ impl Talker {
         let (Some(seq), Some(id)) = (frame["seq"].as_u64(), frame["id"].as_str()) else {
             return Some("without seq or id".to_owned());
         };
-        if frame["from"]["user"] != self.partner.as_str() {
-            return Some("from a stranger".to_owned());
+        let copy = self.role == Role::Listens && frame["to"]["user"] == self.partner.as_str();
+        let author = if copy { &self.user } else { &self.partner };
+        let from = json!({"user": author, "device": Role::Talks.device()});
+        if frame["from"] != from || copy != frame.get("to").is_some() {
+            return Some("not from the partner, and no copy either".to_owned());
         }
         let repeated = self.panics && frame["redelivered"] == true;
         if seq <= connection.last_seq && !repeated {
@@ -271,6 +327,7 @@ impl Talker {
             ));
         }
         connection.last_seq = seq;
+        connection.since_ack += 1;
         if seq <= state.last_seq {
             state.ledger.dropped += 1;
             // It does not know of the acknowledgement: say it again.
@@ -278,9 +335,37 @@ impl Talker {
             return (frame["redelivered"] != true).then(|| "again, but not marked so".to_owned());
         }
         state.last_seq = seq;
+        if copy {
+            state.ledger.copies.push((seq, id.to_owned()));
+            return None;
+        }
         state.ledger.delivered.push((seq, id.to_owned()));
-        self.own.delivered.fetch_add(1, Ordering::Release);
+        if self.role == Role::Talks {
+            self.own.delivered.fetch_add(1, Ordering::Release);
+        }
         None
+    }
+
+    fn on_receipt(&self, frame: &Value, state: &mut State) -> Option<String> {
+        let rev = frame["rev"].as_u64().unwrap_or_default();
+        if rev <= state.last_rev {
+            let last = state.last_rev;
+            return Some(format!("rev does not increase, last was {last}"));
+        }
+        state.last_rev = rev;
+        if self.role == Role::Listens {
+            return None;
+        }
+        let Some(id) = frame["delivered"].as_str() else {
+            return Some("nothing was read, so something must be delivered".to_owned());
+        };
+        let Some(&at) = state.sent.get(id) else {
+            return Some("about a message that was never sent".to_owned());
+        };
+        let before = state.told_at.replace(at);
+        before
+            .filter(|before| at < *before)
+            .map(|before| format!("the watermark went back from {before} to {at}"))
     }
 }
 
@@ -289,48 +374,20 @@ impl Talker {
 struct Connection {
     welcomed: bool,
     last_seq: u64,
-    delivered_at_ack: usize,
+    since_ack: usize,
     bye: Option<String>,
 }
 
+/// A refusal may overtake the answers to earlier sends; it answers one of those waiting all the same.
 fn on_error(frame: &Value, state: &mut State) -> Option<String> {
     let Some(id) = frame["ref"].as_str() else {
         return Some("an error that answers no send".to_owned());
     };
-    if state
-        .unanswered
-        .front()
-        .is_none_or(|(front, _)| front != id)
-    {
-        return Some("answers come in the order of the sends".to_owned());
-    }
-    state.unanswered.pop_front();
+    let Some(at) = state.unanswered.iter().position(|(sent, _)| sent == id) else {
+        return Some("an answer to nothing that waits for one".to_owned());
+    };
+    state.unanswered.remove(at);
     let code = frame["code"].as_str().unwrap_or_default().to_owned();
     state.ledger.refused.push((id.to_owned(), code));
-    None
-}
-
-fn on_receipt(frame: &Value, state: &mut State) -> Option<String> {
-    let rev = frame["rev"].as_u64().unwrap_or_default();
-    if rev <= state.last_rev {
-        return Some(format!(
-            "rev does not increase, last was {}",
-            state.last_rev
-        ));
-    }
-    state.last_rev = rev;
-    let Some(id) = frame["delivered"].as_str() else {
-        return Some("nothing was read, so something must be delivered".to_owned());
-    };
-    let Some(&at) = state.sent.get(id) else {
-        return Some("about a message that was never sent".to_owned());
-    };
-    if at < state.receipt_at {
-        return Some(format!(
-            "the watermark went back from {} to {at}",
-            state.receipt_at
-        ));
-    }
-    state.receipt_at = at;
     None
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::talker::{Ledger, Orders, Progress, Talker};
+use crate::talker::{Ledger, Orders, Progress, Role, Talker};
 use crate::{Node, POLL_EVERY, eventually_within};
 
 /// How much traffic.
@@ -22,6 +22,8 @@ pub struct Load {
     pub pace: Duration,
     /// Whether panics will be injected.
     pub panics: bool,
+    /// Whether each user has a second device, which only listens.
+    pub tablets: bool,
 }
 
 /// Running traffic.
@@ -36,8 +38,10 @@ pub struct Traffic {
 /// What all talkers saw, by name.
 #[derive(Debug)]
 pub struct Report {
-    /// User and ledger; users `2k` and `2k + 1` are partners.
+    /// User and ledger of each phone; users `2k` and `2k + 1` are partners.
     pub ledgers: Vec<(String, Ledger)>,
+    /// Ledgers of the tablets, in the same order; none when there are none.
+    pub tablets: Vec<Ledger>,
     /// Whether everything had arrived before the deadline.
     pub complete: bool,
 }
@@ -52,9 +56,20 @@ impl Traffic {
         let names: Vec<String> = (0..load.users).map(|n| format!("u{n}")).collect();
         let tokens: Vec<String> = names.iter().map(|name| node.user(name)).collect();
         let progress: Vec<Arc<Progress>> = names.iter().map(|_| Arc::default()).collect();
-        let orders = Arc::new(Orders::default());
-        let talkers: Vec<Talker> = (0..load.users)
-            .map(|n| Talker {
+        let roles = if load.tablets {
+            &[Role::Talks, Role::Listens][..]
+        } else {
+            &[Role::Talks]
+        };
+        let orders = Arc::new(Orders {
+            devices: roles.len() * load.users,
+            ..Orders::default()
+        });
+        let talkers: Vec<Talker> = roles
+            .iter()
+            .flat_map(|role| (0..load.users).map(|n| (*role, n)))
+            .map(|(role, n)| Talker {
+                role,
                 user: names[n].clone(),
                 token: tokens[n].clone(),
                 partner: names[n ^ 1].clone(),
@@ -128,8 +143,10 @@ impl Traffic {
         }
         let complete = thread.is_finished();
         self.orders.abort.store(true, Ordering::Relaxed);
-        let ledgers = thread.join().expect("the talkers do not panic");
+        let mut ledgers = thread.join().expect("the talkers do not panic");
+        let tablets = ledgers.split_off(self.names.len());
         Report {
+            tablets,
             ledgers: std::mem::take(&mut self.names)
                 .into_iter()
                 .zip(ledgers)
@@ -175,7 +192,9 @@ impl Report {
         let violations: Vec<&String> = self
             .ledgers
             .iter()
-            .flat_map(|(_, ledger)| &ledger.violations)
+            .map(|(_, ledger)| ledger)
+            .chain(&self.tablets)
+            .flat_map(|ledger| &ledger.violations)
             .take(20)
             .collect();
         assert!(violations.is_empty(), "violations: {violations:#?}");
@@ -185,6 +204,19 @@ impl Report {
             };
             conversation(one, two);
             conversation(two, one);
+        }
+        for (n, tablet) in self.tablets.iter().enumerate() {
+            let (user, phone) = &self.ledgers[n];
+            assert_eq!(
+                tablet.delivered, phone.delivered,
+                "{user}: both devices receive the same under the same seqs"
+            );
+            let copies: Vec<&String> = tablet.copies.iter().map(|(_, id)| id).collect();
+            let sent: Vec<&String> = phone.accepted.iter().collect();
+            assert_eq!(
+                copies, sent,
+                "{user}: the tablet has a copy of all that was sent"
+            );
         }
         assert!(self.complete, "not everything had arrived by the deadline");
     }
@@ -240,4 +272,68 @@ pub fn wait_panics(node: &Node, n: u64) {
             (panics.expect("panics is a number") >= n).then_some(())
         },
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(accepted: &[&str], delivered: &[(u64, &str)]) -> Report {
+        let sender = Ledger {
+            accepted: accepted.iter().map(|id| (*id).to_owned()).collect(),
+            ..Ledger::default()
+        };
+        let recipient = Ledger {
+            delivered: delivered
+                .iter()
+                .map(|(seq, id)| (*seq, (*id).to_owned()))
+                .collect(),
+            ..Ledger::default()
+        };
+        Report {
+            ledgers: vec![("a".to_owned(), sender), ("b".to_owned(), recipient)],
+            tablets: Vec::new(),
+            complete: true,
+        }
+    }
+
+    /// Whether the checker finds fault.
+    fn found(report: Report) -> bool {
+        std::panic::catch_unwind(move || report.verify()).is_err()
+    }
+
+    #[test]
+    fn the_checker_finds_every_broken_promise() {
+        let sent = ["x", "y", "z"];
+        assert!(
+            !found(report(&sent, &[(1, "x"), (2, "y"), (5, "z")])),
+            "all is well"
+        );
+        for (what, delivered) in [
+            ("lost at the end", &[(1, "x"), (2, "y")][..]),
+            ("lost within", &[(1, "x"), (3, "z")]),
+            ("twice", &[(1, "x"), (2, "y"), (3, "y"), (4, "z")]),
+            ("out of order", &[(1, "y"), (2, "x"), (3, "z")]),
+            ("a seq used twice", &[(1, "x"), (1, "y"), (3, "z")]),
+            ("a seq that steps back", &[(2, "x"), (1, "y"), (3, "z")]),
+            ("never accepted", &[(1, "x"), (2, "y"), (3, "z"), (4, "w")]),
+        ] {
+            assert!(found(report(&sent, delivered)), "not found: {what}");
+        }
+        let good = || report(&sent, &[(1, "x"), (2, "y"), (3, "z")]);
+        let mut late = good();
+        late.complete = false;
+        let mut unanswered = good();
+        unanswered.ledgers[0].1.unanswered = 1;
+        let mut violated = good();
+        violated.ledgers[1]
+            .1
+            .violations
+            .push("something".to_owned());
+        let mut uncopied = good();
+        uncopied.tablets = vec![Ledger::default(), uncopied.ledgers[1].1.clone()];
+        for report in [late, unanswered, violated, uncopied] {
+            assert!(found(report));
+        }
+    }
 }

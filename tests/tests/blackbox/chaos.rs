@@ -27,6 +27,7 @@ fn panics_in_every_kind_of_actor_disturb_nobody_else() {
         window: 8,
         pace: Duration::from_millis(100),
         panics: true,
+        tablets: false,
     };
     let traffic = Traffic::start(&node, load);
     traffic.wait_progress(2, Duration::from_secs(60));
@@ -50,17 +51,21 @@ fn panics_in_every_kind_of_actor_disturb_nobody_else() {
     }
     let report = traffic.finish(Duration::from_secs(60));
     report.verify();
-    assert!(report.refused().len() <= 64, "{:?}", report.refused());
+    // Only sends caught in the panic of their own session may be refused, and they are told so.
+    let refused = report.refused();
+    assert!(
+        refused.len() <= 3 * load.window && refused.iter().all(|(_, code)| code == "internal"),
+        "{refused:?}"
+    );
     let victims = ["u0", "u3", "u4"];
     let disturbed = disconnects(&report, &victims);
     assert!(
         disturbed.is_empty(),
         "others were disconnected: {disturbed:?}"
     );
+    // What it is told is tested below; in mid-traffic a failed write may be all it sees.
     let (_, hit) = &report.ledgers[4];
     assert_eq!(hit.disconnects.len(), 1, "{:?}", hit.disconnects);
-    let hit = &hit.disconnects[0];
-    assert!(hit.contains("internal"), "the victim is told why: {hit}");
     assert!(report.accepted() >= USERS * 3 * faults.len());
     let node_info = admin.get("/admin/v1/node").expect(200);
     assert_eq!(node_info["panics"], injected, "{node_info}");

@@ -1,4 +1,5 @@
-//! `kill -9` in mid-traffic, five times over: everything accepted arrives once, in order.
+//! `kill -9` in mid-traffic, five times over, and storms of reconnects: everything accepted arrives
+//! once, in order.
 
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ fn five_kills_in_mid_traffic_lose_and_double_nothing() {
         window: 16,
         pace: Duration::from_millis(4),
         panics: false,
+        tablets: true,
     };
     kill_rounds(NodeOptions::new(), load, 60);
 }
@@ -57,6 +59,7 @@ fn five_kills_while_the_store_is_moving_house() {
         window: 32,
         pace: Duration::from_millis(4),
         panics: false,
+        tablets: false,
     };
     let options = NodeOptions::new()
         .set("storage.segment_bytes_max", "65536")
@@ -64,4 +67,39 @@ fn five_kills_while_the_store_is_moving_house() {
         .set("storage.journal_bytes_max", "262144")
         .set("storage.migrate_after_ms", "10");
     kill_rounds(options, load, 60);
+}
+
+/// Everybody is thrown out at once, again and again, and comes back at once.
+#[test]
+fn reconnect_storms_lose_and_double_nothing() {
+    let _heavy = heavy();
+    let load = Load {
+        users: 30,
+        window: 16,
+        pace: Duration::from_millis(5),
+        panics: false,
+        tablets: true,
+    };
+    let node = Node::start(NodeOptions::new());
+    let traffic = Traffic::start(&node, load);
+    let admin = node.admin();
+    for _ in 0..ROUNDS {
+        traffic.wait_progress(20, Duration::from_secs(60));
+        for user in 0..load.users {
+            let path = format!("/admin/v1/users/u{user}/disconnect");
+            admin.post(&path, &serde_json::json!({})).expect(200);
+        }
+    }
+    traffic.wait_progress(20, Duration::from_secs(60));
+    let report = traffic.finish(Duration::from_secs(60));
+    report.verify();
+    assert!(report.refused().is_empty(), "{:?}", report.refused());
+    for (user, ledger) in &report.ledgers {
+        assert_eq!(
+            ledger.disconnects.len(),
+            ROUNDS,
+            "{user}: {:?}",
+            ledger.disconnects
+        );
+    }
 }

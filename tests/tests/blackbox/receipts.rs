@@ -235,6 +235,7 @@ async fn reading_what_was_never_delivered_is_an_error() {
     bob.message_acked().await;
     receipt(&mut alice, "delivered", &id).await;
     // An id above everything sent, and one of somebody who sent nothing.
+    node.user("carol");
     let above = stonechat_tests::new_id();
     bob.send_json(&read("alice", &above)).await;
     bob.error("unknown_message", &json!(above)).await;
