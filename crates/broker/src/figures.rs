@@ -23,6 +23,7 @@ counters! {
     duplicates = "stonechat_messages_duplicate_total", "Resends recognised as accepted before.";
     refused = "stonechat_messages_refused_total", "Sends answered with an error.";
     ephemeral = "stonechat_messages_ephemeral_total", "Ephemeral sends passed on.";
+    ephemeral_dropped = "stonechat_messages_ephemeral_dropped_total", "Ephemeral messages not handed to a connection that was behind.";
     delivered = "stonechat_messages_delivered_total", "Messages handed to a connection.";
     redelivered = "stonechat_messages_redelivered_total", "Of these, marked redelivered.";
     acks = "stonechat_acks_total", "Acknowledgements that moved a cursor.";

@@ -152,6 +152,17 @@ impl Outlet {
         if full { Err(Closed) } else { Ok(()) }
     }
 
+    /// Queues an event that nobody is promised, while less than half of the bounds is used:
+    /// such events must never be what a connection is given up for. `false`: it was dropped.
+    pub fn offer(&self, event: Event) -> bool {
+        let crowded = {
+            let state = self.0.state.lock();
+            state.queue.len() >= self.0.limits.events_max / 2
+                || state.bytes + event.weight() > self.0.limits.bytes_max / 2
+        };
+        !crowded && self.push(event).is_ok()
+    }
+
     /// Closes after what is queued. The first reason stays.
     pub fn close(&self, reason: CloseReason, retry_after_ms: Option<u64>) {
         self.0
@@ -265,6 +276,19 @@ mod tests {
             })
         );
         assert!(events.is_empty());
+    }
+
+    #[test]
+    fn what_is_only_offered_gives_no_connection_up() {
+        let (outlet, drain) = outlet(OutletLimits {
+            events_max: 4,
+            bytes_max: 1 << 20,
+        });
+        let taken: Vec<bool> = (0..9).map(|_| outlet.offer(accepted())).collect();
+        assert_eq!(taken.iter().filter(|taken| **taken).count(), 2);
+        assert!(outlet.push(accepted()).is_ok());
+        assert!(outlet.is_open());
+        drop(drain);
     }
 
     #[test]

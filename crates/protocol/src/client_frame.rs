@@ -151,8 +151,30 @@ fn required<'a, T: Deserialize<'a>>(
     name: &'static str,
     raw: Option<&'a RawValue>,
 ) -> Result<T, FrameError> {
-    field(name, raw)?
-        .ok_or_else(|| FrameError::new(ErrorCode::BadFrame, format!("field {name} is missing")))
+    field(name, raw)?.ok_or_else(|| missing(name))
+}
+
+fn missing(name: &'static str) -> FrameError {
+    FrameError::new(ErrorCode::BadFrame, format!("field {name} is missing"))
+}
+
+/// Greatest integer of the protocol: what every JSON reader can hold exactly.
+const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+fn integer(name: &'static str, raw: Option<&RawValue>) -> Result<Option<u64>, FrameError> {
+    let value: Option<u64> = field(name, raw)?;
+    match value {
+        Some(value) if value > INTEGER_MAX => Err(FrameError::new(
+            ErrorCode::BadFrame,
+            format!("field {name} is above 2^53 - 1"),
+        )),
+        value => Ok(value),
+    }
+}
+
+/// A struct is read from an array as well, by its fields' order: that is not a frame.
+fn is_object(json: &str) -> bool {
+    json.trim_ascii_start().starts_with('{')
 }
 
 /// A string field; borrowed unless it has escapes.
@@ -172,16 +194,19 @@ impl<'a> ClientFrame<'a> {
     /// # Errors
     /// [`FrameError`], ready to be sent back; for a `send` it names the id where it could be read.
     pub fn decode(json: &'a str, limits: &Limits) -> Result<Self, FrameError> {
+        if !is_object(json) {
+            let message = "a frame is a JSON object";
+            return Err(FrameError::new(ErrorCode::BadFrame, message));
+        }
         let fields: Fields<'a> = serde_json::from_str(json)
             .map_err(|e| FrameError::new(ErrorCode::BadFrame, format!("not a frame: {e}")))?;
-        let kind: Cow<'a, str> = text("type", fields.kind)?
-            .ok_or_else(|| FrameError::new(ErrorCode::BadFrame, "field type is missing"))?;
-        let mut ack = field("ack", fields.ack)?;
-        let rev = field("rev", fields.rev)?;
+        let kind: Cow<'a, str> = text("type", fields.kind)?.ok_or_else(|| missing("type"))?;
+        let mut ack = integer("ack", fields.ack)?;
+        let rev = integer("rev", fields.rev)?;
         let kind = match &*kind {
             "send" => ClientFrameKind::Send(send(&fields, limits)?),
             "ack" => {
-                let seq: Seq = required("seq", fields.seq)?;
+                let seq: Seq = integer("seq", fields.seq)?.ok_or_else(|| missing("seq"))?;
                 ack = Some(ack.map_or(seq, |riding: Seq| riding.max(seq)));
                 ClientFrameKind::Ack
             }
@@ -224,10 +249,12 @@ impl<'a> ClientFrame<'a> {
 fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, FrameError> {
     let id: MessageId = required("id", fields.id)?;
     let rest = || -> Result<SendFrame<'a>, FrameError> {
+        if fields.to.is_some_and(|to| !is_object(to.get())) {
+            let message = "field to is an object with a user";
+            return Err(FrameError::new(ErrorCode::BadFrame, message));
+        }
         let to: To = required("to", fields.to)?;
-        let body = fields
-            .body
-            .ok_or_else(|| FrameError::new(ErrorCode::BadFrame, "field body is missing"))?;
+        let body = fields.body.ok_or_else(|| missing("body"))?;
         if body.get().len() > limits.body_bytes_max {
             return Err(FrameError::new(
                 ErrorCode::TooLarge,
@@ -242,7 +269,7 @@ fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, Frame
             id,
             to: to.user,
             body,
-            ttl_s: field("ttl_s", fields.ttl_s)?,
+            ttl_s: integer("ttl_s", fields.ttl_s)?,
             ephemeral: field("ephemeral", fields.ephemeral)?.unwrap_or(false),
         })
     };
@@ -304,6 +331,11 @@ mod tests {
         let json = format!(r#"{{"type":"send","id":"{ID}","to":{{"user":"b"}},"body":"{body}"}}"#);
         assert_eq!(decode(&json).unwrap_err().code, ErrorCode::TooLarge);
         assert_eq!(decode("[1]").unwrap_err().code, ErrorCode::BadFrame);
+        assert_eq!(decode(r#"["ping"]"#).unwrap_err().code, ErrorCode::BadFrame);
+        let json = format!(r#"{{"type":"send","id":"{ID}","to":["bob"],"body":1}}"#);
+        assert_eq!(decode(&json).unwrap_err().code, ErrorCode::BadFrame);
+        let above = decode(r#"{"type":"ack","seq":9007199254740992}"#).unwrap_err();
+        assert_eq!(above.code, ErrorCode::BadFrame);
         assert_eq!(decode("{").unwrap_err().code, ErrorCode::BadFrame);
     }
 
@@ -314,7 +346,7 @@ mod tests {
         }
 
         #[test]
-        fn ack_is_the_greater(seq in any::<u64>(), riding in any::<u64>()) {
+        fn ack_is_the_greater(seq in 0..=INTEGER_MAX, riding in 0..=INTEGER_MAX) {
             let json = format!(r#"{{"type":"ack","seq":{seq},"ack":{riding}}}"#);
             prop_assert_eq!(decode(&json).unwrap().ack, Some(seq.max(riding)));
         }

@@ -245,14 +245,14 @@ impl Session {
     pub(super) fn pass_on(&self, envelope: &Arc<Envelope>, except: Option<u64>) {
         for device in &self.devices {
             if Some(device.slot.connection) != except {
-                // Not promised to anybody.
-                let _ = device.slot.outlet.push(Event::Message {
+                let passed = device.slot.outlet.offer(Event::Message {
                     seq: 0,
                     envelope: Arc::clone(envelope),
                     copy: envelope.from.user == self.anchor.user,
                     redelivered: false,
                     ephemeral: true,
                 });
+                FIGURES.ephemeral_dropped.increment((!passed).into());
             }
         }
     }

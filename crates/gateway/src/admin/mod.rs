@@ -38,7 +38,7 @@ pub use secret::{SECRET_FILE, Secret, SecretError};
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Requests that may be under way at a time.
-const CONNECTIONS_MAX: usize = 256;
+const CONNECTIONS_MAX: usize = 64;
 
 /// What the admin API needs to know of the edge.
 pub trait EdgeView: Send + Sync + 'static {

@@ -104,7 +104,7 @@ settings! {
         tls_cert: Option<PathBuf> = None;
         /// Private key of the certificate, PEM.
         tls_key: Option<PathBuf> = None;
-        /// Origins of web pages that may connect, such as "https://chat.example.org";
+        /// Origins of web pages that may connect, such as `https://chat.example.org`;
         /// "*" allows all. Empty: pages of this very host only. Programs that are not
         /// browsers send no Origin and are not affected.
         origins_allowed: Vec<String> = Vec::new();
