@@ -429,6 +429,41 @@ fn read_and_acknowledged_in_one_frame_out_of_the_database() {
     );
 }
 
+/// A client that claims to have seen receipts there are not is told of the next ones all the same.
+#[test]
+fn a_revision_from_nowhere_silences_nothing() {
+    run(
+        config(),
+        |_| {},
+        async |node| {
+            node.create(&["alice", "bob"]).await;
+            let mut plug = node.plug("alice/phone");
+            plug.rev = Some(1 << 52);
+            let mut alice = plug.attach(node).await.expect("attaches");
+            let mut bob = node.attach("bob/laptop").await;
+            for n in 1..=2 {
+                alice.send(n, "bob").await;
+                let message = bob.message().await;
+                bob.ack(message.seq).await;
+                alice.receipt("bob", Some(n), None).await;
+                let input = Input {
+                    rev: Some(1 << 52),
+                    ..Input::default()
+                };
+                alice.input(input).await;
+            }
+            drop(alice);
+            let mut plug = node.plug("alice/phone");
+            plug.rev = None;
+            let mut alice = plug.attach(node).await.expect("attaches");
+            alice.send(3, "bob").await;
+            let message = bob.message().await;
+            bob.ack(message.seq).await;
+            alice.receipt("bob", Some(3), None).await;
+        },
+    );
+}
+
 /// A receipt that moves while a device is told of the earlier ones is told, too.
 #[test]
 fn receipts_of_a_time_away_and_of_the_moment_of_return() {

@@ -145,6 +145,11 @@ impl Mailbox {
         self.lock().held_above(cursor)
     }
 
+    /// Greatest revision given to any receipt of this user.
+    pub fn receipts_rev(&self) -> u64 {
+        self.lock().rev_last
+    }
+
     /// When the oldest message held was accepted, milliseconds since the Unix epoch.
     pub fn oldest_ms(&self) -> Option<u64> {
         let state = self.lock();

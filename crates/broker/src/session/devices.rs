@@ -203,6 +203,7 @@ impl Session {
         if let Some(ack) = ack {
             self.acknowledge(slot.connection, ack, ctx);
         }
+        let rev = rev.map(|rev| rev.min(self.anchor.mailbox.receipts_rev()));
         if let Some(rev) = rev {
             self.shared
                 .store

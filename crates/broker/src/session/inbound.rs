@@ -40,10 +40,11 @@ impl Handle<FromClient> for Session {
         if let Some(rev) = input.rev
             && let Some(at) = self.device_at(connection)
         {
+            let mailbox = &self.anchor.mailbox;
             let device = &self.devices[at].slot.device;
-            self.shared
-                .store
-                .receipts_seen(&self.anchor.mailbox, device, rev);
+            // Nobody has seen what there is not: believing it would silence what comes.
+            let rev = rev.min(mailbox.receipts_rev());
+            self.shared.store.receipts_seen(mailbox, device, rev);
         }
         match input.command {
             None => {}
