@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{as_message, config, id, run, send, user};
-use stonechat_broker::{AttachError, BrokerConfig, Command, Input};
+use stonechat_broker::{AttachError, BrokerConfig};
 use stonechat_mailbox::Store;
 use stonechat_protocol::{CloseReason, ErrorCode};
 
@@ -390,117 +390,6 @@ fn an_attach_given_up_leaves_nothing_behind() {
             }
             node.no_sessions().await;
             assert_eq!(node.broker.stats().devices, 0);
-        },
-    );
-}
-
-/// The message leaves the mailbox with the acknowledgement that rides on the very frame.
-#[test]
-fn read_and_acknowledged_in_one_frame_out_of_the_database() {
-    run(
-        config(),
-        |_| {},
-        async |node| {
-            node.create(&["alice", "bob"]).await;
-            let mut alice = node.attach("alice/phone").await;
-            for n in 1..=40 {
-                alice.send(n, "bob").await;
-                alice.accepted().await;
-            }
-            let mut bob = node.attach("bob/laptop").await;
-            for n in 1..=40 {
-                node.store.migrate_now().expect("migrates");
-                let message = bob.message().await;
-                assert_eq!(message.n, n);
-                bob.input(Input {
-                    ack: Some(message.seq),
-                    rev: None,
-                    command: Some(Command::Read {
-                        from: user("alice"),
-                        id: id(n),
-                    }),
-                })
-                .await;
-                alice.receipt("bob", Some(n), Some(n)).await;
-            }
-            let rest = bob.rest(1000, "bob").await;
-            assert!(rest.is_empty(), "refused: {rest:?}");
-        },
-    );
-}
-
-/// A client that claims to have seen receipts there are not is told of the next ones all the same.
-#[test]
-fn a_revision_from_nowhere_silences_nothing() {
-    run(
-        config(),
-        |_| {},
-        async |node| {
-            node.create(&["alice", "bob"]).await;
-            let mut plug = node.plug("alice/phone");
-            plug.rev = Some(1 << 52);
-            let mut alice = plug.attach(node).await.expect("attaches");
-            let mut bob = node.attach("bob/laptop").await;
-            for n in 1..=2 {
-                alice.send(n, "bob").await;
-                let message = bob.message().await;
-                bob.ack(message.seq).await;
-                alice.receipt("bob", Some(n), None).await;
-                let input = Input {
-                    rev: Some(1 << 52),
-                    ..Input::default()
-                };
-                alice.input(input).await;
-            }
-            drop(alice);
-            let mut plug = node.plug("alice/phone");
-            plug.rev = None;
-            let mut alice = plug.attach(node).await.expect("attaches");
-            alice.send(3, "bob").await;
-            let message = bob.message().await;
-            bob.ack(message.seq).await;
-            alice.receipt("bob", Some(3), None).await;
-        },
-    );
-}
-
-/// A receipt that moves while a device is told of the earlier ones is told, too.
-#[test]
-fn receipts_of_a_time_away_and_of_the_moment_of_return() {
-    run(
-        config(),
-        |_| {},
-        async |node| {
-            node.create(&["alice", "bob", "carol"]).await;
-            let mut bob = node.attach("bob/laptop").await;
-            let mut carol = node.attach("carol/laptop").await;
-            let mut rev = 0;
-            for round in 0..20 {
-                let n = round * 2 + 1;
-                let mut plug = node.plug("alice/phone");
-                plug.rev = Some(rev);
-                let alice = plug.attach(node).await.expect("attaches");
-                alice.send(n, "bob").await;
-                alice.send(n + 1, "carol").await;
-                let (to_bob, to_carol) = (bob.message().await, carol.message().await);
-                drop(alice);
-                bob.ack(to_bob.seq).await;
-                let mailbox = node.store.resident(&user("alice")).expect("resident");
-                let known = || {
-                    use futures_util::FutureExt;
-                    let receipt = node.store.receipt(&mailbox, &user("bob"));
-                    let receipt = receipt.now_or_never().and_then(Result::ok).flatten();
-                    receipt.is_some_and(|receipt| receipt.delivered == Some(id(n)))
-                };
-                common::until("bob's receipt is stored", known).await;
-                let mut plug = node.plug("alice/phone");
-                plug.rev = Some(rev);
-                let mut alice = plug.attach(node).await.expect("attaches");
-                carol.ack(to_carol.seq).await;
-                let first = alice.receipt("bob", Some(n), None).await;
-                let second = alice.receipt("carol", Some(n + 1), None).await;
-                rev = first.rev.max(second.rev);
-            }
         },
     );
 }
