@@ -97,9 +97,14 @@ async fn an_ack_of_what_was_never_sent_changes_nothing() {
     let node = Node::start_default();
     let admin = node.admin();
     let (mut alice, mut bob, _, messages) = received(&node, 2).await;
-    for beyond in [seq(&messages[1]) + 1, u64::from(u32::MAX), u64::MAX] {
+    let integer_max = (1 << 53) - 1;
+    for beyond in [seq(&messages[1]) + 1, u64::from(u32::MAX), integer_max] {
         bob.ack(beyond).await;
         bob.error("bad_ack", &Value::Null).await;
+    }
+    for above in [integer_max + 1, u64::MAX] {
+        bob.ack(above).await;
+        bob.error("bad_frame", &Value::Null).await;
     }
     assert_eq!(admin.device("bob", "phone")["pending"], 2);
     alice.say("bob", &json!("goes on")).await;
