@@ -14,6 +14,7 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 apt_missing=()
 command -v cc >/dev/null || apt_missing+=(build-essential)
 command -v python3 >/dev/null || apt_missing+=(python3)
+command -v strace >/dev/null || apt_missing+=(strace)
 python3 -c 'import venv, ensurepip' 2>/dev/null || apt_missing+=(python3-venv)
 if [ ${#apt_missing[@]} -gt 0 ]; then
     say "installing with apt: ${apt_missing[*]}"

@@ -37,8 +37,10 @@ def wait_for(what: str, condition):
 
 
 class Node:
-    def __init__(self, directory: Path, settings: dict | None = None):
+    def __init__(self, directory: Path, settings: dict | None = None, under: tuple = ()):
+        """`under`: a command that starts the server and stays out of its way, such as a tracer."""
         self.directory = directory
+        self.under = under
         self.data = directory / "data"
         self.log = directory / "node.log"
         self.process: subprocess.Popen | None = None
@@ -53,6 +55,7 @@ class Node:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.under,
                     binary(),
                     "serve",
                     "--config",
