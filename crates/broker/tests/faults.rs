@@ -406,3 +406,33 @@ fn a_slow_device_is_given_up_and_nobody_else_notices() {
         },
     );
 }
+
+/// Ephemeral messages are promised to nobody, so they must not cost a connection either.
+#[test]
+fn a_flood_of_ephemeral_messages_gives_no_device_up() {
+    run(
+        config(),
+        |_| {},
+        async |node| {
+            node.create(&["alice", "bob"]).await;
+            let mut alice = node.attach("alice/phone").await;
+            let mut plug = node.plug("bob/watch");
+            plug.limits = OutletLimits {
+                events_max: 6,
+                ..OutletLimits::default()
+            };
+            let mut bob = plug.attach(node).await.expect("attaches");
+            for n in 101..=120 {
+                alice.input(send(n, "bob", true)).await;
+                alice.accepted().await;
+            }
+            alice.send(1, "bob").await;
+            alice.accepted().await;
+            let mut numbers = Vec::new();
+            while numbers.last() != Some(&1) {
+                numbers.push(bob.message().await.n);
+            }
+            assert_eq!(numbers, [101, 102, 103, 1]);
+        },
+    );
+}
