@@ -28,6 +28,9 @@ pub struct EdgeConfig {
     pub listen: Vec<SocketAddr>,
     /// Certificate; without one the edge speaks plain TCP.
     pub tls: Option<TlsFiles>,
+    /// How often the certificate's files are looked at, in milliseconds; 0: only when told to;
+    /// at most 86,400,000.
+    pub tls_watch_ms: u64,
     /// Web origins (`https://chat.example.org`) whose pages may connect, besides pages of
     /// the host they connect to; `*` allows all. Clients that are not browsers send no
     /// origin and are not concerned.
@@ -73,6 +76,7 @@ impl Default for EdgeConfig {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))],
             tls: None,
+            tls_watch_ms: 10_000,
             origins_allowed: Vec::new(),
             auth_deadline_ms: 10_000,
             heartbeat_ms: 30_000,
@@ -134,6 +138,7 @@ impl EdgeConfig {
         };
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         within("listen", count(self.listen.len()), 1, 16)?;
+        within("tls_watch_ms", self.tls_watch_ms, 0, 86_400_000)?;
         within("auth_deadline_ms", self.auth_deadline_ms, 100, 600_000)?;
         within("heartbeat_ms", self.heartbeat_ms, 100, 3_600_000)?;
         within("write_deadline_ms", self.write_deadline_ms, 100, 600_000)?;

@@ -144,6 +144,7 @@ fn start<B: Backend>(
         "listening"
     );
 
+    let watch_ms = config.tls_watch_ms;
     let shared = Arc::new(Shared::new(config, backend, room.connections_max));
     let parts = Parts {
         shared: Arc::clone(&shared),
@@ -166,6 +167,13 @@ fn start<B: Backend>(
     }
     let server = builder.run();
     let handle = server.handle();
+    if let Some(certificate) = &certificate {
+        let every = (watch_ms > 0).then(|| Duration::from_millis(watch_ms));
+        tree.spawn_task(
+            "certificate watch",
+            tls::watch(Arc::clone(certificate), every),
+        );
+    }
     let (ended, stopped) = watch::channel(false);
     tree.spawn_task("edge server", async move {
         match server.await {
@@ -257,7 +265,8 @@ impl RunningEdge {
         self.control.connections()
     }
 
-    /// Reads the certificate again, for new connections; false when there is none to read.
+    /// Reads the certificate again, for new connections, and logs what came of it; false when
+    /// there is none to read.
     ///
     /// # Errors
     /// [`EdgeError::Tls`]; the certificate in use stays in use.
@@ -265,8 +274,9 @@ impl RunningEdge {
         let Some(certificate) = &self.certificate else {
             return Ok(false);
         };
-        certificate.reload()?;
-        Ok(true)
+        let outcome = certificate.reload();
+        tls::tell_reload(&outcome);
+        outcome.map(|()| true)
     }
 
     /// Refuses upgrades from now on, with 503 and `Retry-After`. Connections stay: closing

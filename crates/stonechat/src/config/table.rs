@@ -100,10 +100,13 @@ settings! {
         /// One process at a time may have it open. Relative to the working directory.
         data_dir: PathBuf = PathBuf::from("stonechat-data");
         /// Certificate chain, PEM. With it and `tls_key` clients connect by wss://.
-        /// Read again at SIGHUP.
+        /// Read again when it changes and at SIGHUP.
         tls_cert: Option<PathBuf> = None;
         /// Private key of the certificate, PEM.
         tls_key: Option<PathBuf> = None;
+        /// How often certificate and key are looked at for a change, milliseconds. A change
+        /// is used when the next look finds it the same. 0: only at SIGHUP.
+        tls_watch_ms: u64 = 10_000, 0..=86_400_000;
         /// Origins of web pages that may connect, such as `https://chat.example.org`;
         /// "*" allows all. Empty: pages of this very host only. Programs that are not
         /// browsers send no Origin and are not affected.

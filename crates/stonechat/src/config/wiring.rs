@@ -108,6 +108,7 @@ impl Settings {
         EdgeConfig {
             listen: vec![server.listen],
             tls,
+            tls_watch_ms: server.tls_watch_ms,
             origins_allowed: server.origins_allowed.clone(),
             auth_deadline_ms: server.auth_deadline_ms,
             heartbeat_ms: server.heartbeat_ms,
