@@ -4,14 +4,18 @@
 
 use clap::Parser;
 
+mod handshakes;
 mod memory;
 mod schema;
+mod server;
 mod sim;
 
 /// Project tasks.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
+    /// Processor time of the server for a TLS handshake, full and resumed.
+    Handshakes(handshakes::Args),
     /// Resident memory of the server for each idle connection.
     Memory(memory::Args),
     /// JSON Schemas of the frames, from the Rust types.
@@ -22,6 +26,7 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
+        Task::Handshakes(args) => handshakes::run(&args),
         Task::Memory(args) => memory::run(&args),
         Task::Schema(args) => schema::run(&args),
         Task::Sim(args) => sim::run(&args),
