@@ -203,6 +203,19 @@ impl Drain {
             .map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// Learns that the session is done with this connection, whatever is queued before that:
+    /// for a connection that cannot take anything now.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Taken> {
+        self.0.waker.register(cx.waker());
+        match self.0.state.lock().closed {
+            Some((reason, retry_after_ms)) => Poll::Ready(Taken::Close {
+                reason,
+                retry_after_ms,
+            }),
+            None => Poll::Pending,
+        }
+    }
+
     /// [`Drain::poll_take`] as a future.
     pub async fn take_some(&mut self, into: &mut Vec<Event>, bytes_max: usize) -> Taken {
         std::future::poll_fn(|cx| self.poll_take(cx, into, bytes_max)).await
@@ -289,6 +302,20 @@ mod tests {
         assert!(outlet.push(accepted()).is_ok());
         assert!(outlet.is_open());
         drop(drain);
+    }
+
+    #[test]
+    fn a_close_can_be_seen_past_what_is_queued() {
+        let (outlet, mut drain) = outlet(OutletLimits::default());
+        outlet.push(accepted()).unwrap();
+        let mut close = || std::future::poll_fn(|cx| drain.poll_close(cx)).now_or_never();
+        assert_eq!(close(), None);
+        outlet.close(CloseReason::Revoked, None);
+        let seen = Taken::Close {
+            reason: CloseReason::Revoked,
+            retry_after_ms: None,
+        };
+        assert_eq!(close(), Some(seen));
     }
 
     #[test]

@@ -152,8 +152,24 @@ impl<B: Backend> Core<B> {
         if self.is_closing() {
             return;
         }
-        if let Poll::Ready(Err(error)) = self.try_write(io, cx) {
-            self.lose(Ended::Failed(error.kind()));
+        match self.try_write(io, cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => self.lose(Ended::Failed(error.kind())),
+            Poll::Pending => self.heed_close(cx),
+        }
+    }
+
+    /// While the client takes nothing, the session may still be done with the connection: that
+    /// must not have to wait for the client. What the session had queued is not lost by it:
+    /// messages are sent again, answers are asked for again.
+    fn heed_close(&mut self, cx: &mut Context<'_>) {
+        if let Phase::Open { drain, .. } = &mut self.phase
+            && let Poll::Ready(Taken::Close {
+                reason,
+                retry_after_ms,
+            }) = drain.poll_close(cx)
+        {
+            self.close(reason, retry_after_ms);
         }
     }
 

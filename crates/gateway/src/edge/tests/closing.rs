@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use stonechat_broker::{Closed, Event, OutletLimits};
 use stonechat_protocol::{CloseReason, ErrorCode, ErrorFrame};
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::conformance::frame;
@@ -206,6 +207,36 @@ async fn a_client_that_does_not_read_is_given_up() {
     .await;
     assert_eq!(outlet.push(event("")), Err(Closed));
     ended(rig).await;
+}
+
+#[actix_rt::test]
+async fn the_session_closes_a_client_that_does_not_read() {
+    // Longer than a test may take: whoever waits for it does not end in time.
+    let change = |config: &mut crate::edge::EdgeConfig| {
+        config.write_deadline_ms = 600_000;
+        config.heartbeat_ms = 600_000;
+    };
+    for (events, close_first) in [(1, false), (400, false), (400, true)] {
+        let mut rig = rig_with(change, 512, |_| {});
+        rig.client.hello("alice").await;
+        let outlet = rig.script.outlet("alice");
+        // More than the pipe holds; 400 of them also more than goes out in one batch.
+        for _ in 0..events {
+            outlet.push(event(&"x".repeat(1_000))).unwrap();
+        }
+        if close_first {
+            outlet.close(CloseReason::Shutdown, Some(250));
+        }
+        // It has begun to write: the pipe is full then, and stays so.
+        let mut first = [0];
+        rig.client.io.read_exact(&mut first).await.unwrap();
+        outlet.close(CloseReason::Shutdown, Some(250));
+        until("the device is detached", || {
+            rig.script.detached.load(Ordering::SeqCst) == 1
+        })
+        .await;
+        ended(rig).await;
+    }
 }
 
 #[actix_rt::test]
