@@ -70,7 +70,7 @@ impl Server {
             std::fs::write(&cert, made.cert.pem())?;
             std::fs::write(&key, made.signing_key.serialize_pem())?;
             for (name, file) in [("cert", &cert), ("key", &key)] {
-                let set = format!("server.tls_{name}={:?}", file.display().to_string());
+                let set = format!("server.tls_{name}={}", file.display());
                 command.args(["--set", &set]);
             }
             certificate = Some(made.cert.der().clone());

@@ -46,7 +46,7 @@ use self::backend::{Backend, Node};
 use self::config::Room;
 use self::service::Parts;
 use self::shared::Shared;
-use self::tls::Certificate;
+use self::tls::{Acceptor, Certificate};
 use crate::auth::Authenticator;
 
 /// Connections the kernel may complete before they are accepted.
@@ -122,7 +122,11 @@ fn start<B: Backend>(
     let encryption = certificate
         .as_ref()
         .map(Certificate::server_config)
-        .transpose()?;
+        .transpose()?
+        .map(|tls| {
+            let deadline = Duration::from_millis(config.request_deadline_ms);
+            Acceptor::new(tls, deadline)
+        });
     let mut listeners = Vec::with_capacity(config.listen.len());
     let mut addresses = Vec::with_capacity(config.listen.len());
     for &address in &config.listen {

@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use actix_codec::{Encoder, Framed};
 use actix_http::body::{BodySize, BoxBody};
+use actix_http::error::DispatchError;
 use actix_http::h1::{self, H1Service};
 use actix_http::{HttpService, KeepAlive, Method, Request, Response, StatusCode, header};
 use actix_rt::net::TcpStream;
 use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service};
-use actix_tls::accept::TlsError;
-use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use bytes::BytesMut;
 use stonechat_actors::Tree;
 use stonechat_protocol::SUBPROTOCOL;
@@ -29,6 +28,7 @@ use super::connection::{Connection, Opened};
 use super::figures::Figures;
 use super::handshake::{PATH, Refusal, Upgrade, negotiate};
 use super::shared::Shared;
+use super::tls::{Acceptor, TlsStream};
 
 /// Longest time for getting a refusal across, in milliseconds.
 const REFUSAL_MS_MAX: u64 = 5_000;
@@ -65,7 +65,7 @@ pub(crate) fn plain<B: Backend>(
     fn_service(|io: TcpStream| async move {
         prompt(&io);
         let peer = io.peer_addr().ok();
-        Ok::<_, actix_http::error::DispatchError>((io, peer))
+        Ok::<_, DispatchError>((io, peer))
     })
     .and_then(http)
 }
@@ -73,7 +73,7 @@ pub(crate) fn plain<B: Backend>(
 /// The service of a TLS listener.
 pub(crate) fn encrypted<B: Backend>(
     parts: Parts<B>,
-    config: rustls::ServerConfig,
+    acceptor: Acceptor,
 ) -> impl ServiceFactory<
     TcpStream,
     Config = (),
@@ -81,19 +81,17 @@ pub(crate) fn encrypted<B: Backend>(
     Error = impl std::fmt::Debug,
     InitError = (),
 > {
-    let deadline = Duration::from_millis(parts.shared.config.request_deadline_ms);
     let http = http::<TlsStream<TcpStream>, B>(parts);
-    let mut acceptor = Acceptor::new(config);
-    acceptor.set_handshake_timeout(deadline);
-    acceptor
-        .map_err(TlsError::into_service_error)
-        .map(|io: TlsStream<TcpStream>| {
-            let socket = io.get_ref().0;
-            prompt(socket);
-            let peer = socket.peer_addr().ok();
-            (io, peer)
-        })
-        .and_then(http.map_err(TlsError::Service))
+    fn_service(move |io: TcpStream| {
+        let acceptor = acceptor.clone();
+        async move {
+            prompt(&io);
+            let peer = io.peer_addr().ok();
+            let io = acceptor.accept(io).await.map_err(DispatchError::Io)?;
+            Ok::<_, DispatchError>((io, peer))
+        }
+    })
+    .and_then(http)
 }
 
 /// Frames are gathered before they are written: the kernel need not wait for more.

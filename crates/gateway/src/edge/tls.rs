@@ -9,6 +9,8 @@
 //!
 //! No early data: a request that can be replayed is no way to say hello.
 
+mod accept;
+mod stream;
 mod validity;
 mod watch;
 
@@ -27,6 +29,8 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tracing::{error, info, warn};
 
+pub(crate) use self::accept::Acceptor;
+pub(crate) use self::stream::TlsStream;
 pub(crate) use self::watch::watch;
 use super::{EdgeError, TlsFiles};
 
@@ -97,7 +101,7 @@ impl Certificate {
     }
 
     /// A configuration that resolves to whatever certificate is current.
-    pub(crate) fn server_config(self: &Arc<Self>) -> Result<ServerConfig, EdgeError> {
+    pub(crate) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, EdgeError> {
         let unusable = |error: rustls::Error| failed(&self.files.cert, error.to_string());
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
@@ -108,7 +112,7 @@ impl Certificate {
         config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(unusable)?;
         // Clients that take no tickets make a full handshake each time; nothing is kept for them.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(config)
+        Ok(Arc::new(config))
     }
 }
 
