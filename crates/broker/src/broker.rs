@@ -135,18 +135,32 @@ impl Drop for SessionLink {
     }
 }
 
+/// Why the broker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerStartError {
+    /// Its actors have no thread to live on.
+    #[error("the broker was given no arbiter; start at least one and pass its handle")]
+    NoArbiter,
+    /// An actor could not be started.
+    #[error(transparent)]
+    Actor(#[from] StartError),
+}
+
 impl Broker {
     /// Starts router and offline queues, the latter spread over `arbiters`.
     ///
     /// # Errors
-    /// [`StartError`] when a child cannot be started.
+    /// [`BrokerStartError`] when there is no arbiter, or a child cannot be started.
     pub fn start(
         config: BrokerConfig,
         store: Arc<dyn Store>,
         sink: &SinkHandle,
         tree: Tree,
         arbiters: &[ArbiterHandle],
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, BrokerStartError> {
+        let [first_arbiter, ..] = arbiters else {
+            return Err(BrokerStartError::NoArbiter);
+        };
         let root = tree.root();
         // Queues before sessions: stopped in reverse order, sessions first.
         let core = root.start_supervisor(SupervisorSpec::new("broker", Strategy::OneForOne))?;
@@ -159,7 +173,7 @@ impl Broker {
         };
         let sessions = root.start_supervisor(sessions)?;
         let count = match config.shards {
-            0 => arbiters.len().max(1),
+            0 => arbiters.len(),
             shards => shards,
         };
         let shared = Arc::new(Shared::new(config, store, tree, sessions));
@@ -181,7 +195,7 @@ impl Broker {
             .intensity(CORE_CRASHES_MAX, CORE_CRASHES_WITHIN)
             .inbox_capacity(ROUTER_INBOX);
         let router =
-            core.start_child(spec, &arbiters[0], move |_| Router::new(Arc::clone(&held)))?;
+            core.start_child(spec, first_arbiter, move |_| Router::new(Arc::clone(&held)))?;
         let first = shared.queues.set(queues).is_ok()
             && shared.router.set(router).is_ok()
             && sink.target.set(Arc::clone(&shared)).is_ok();

@@ -26,7 +26,7 @@ mod shared;
 mod sink;
 
 pub use api::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
-pub use broker::{Attached, Broker, InputError, SessionLink};
+pub use broker::{Attached, Broker, BrokerStartError, InputError, SessionLink};
 pub use config::{BrokerConfig, RateConfig};
 pub use outlet::{Closed, Drain, Event, Outlet, OutletLimits, Taken, outlet};
 pub use sink::{SinkHandle, commit_sink};

@@ -4,9 +4,13 @@
 mod common;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use common::{Device, Node, config, id, number, run, send, until, user};
-use stonechat_broker::{BrokerConfig, Event, Fault, OutletLimits};
+use stonechat_actors::{Tree, TreeConfig};
+use stonechat_broker::{
+    Broker, BrokerConfig, BrokerStartError, Event, Fault, OutletLimits, commit_sink,
+};
 use stonechat_mailbox::{DeadLetter, Store};
 use stonechat_protocol::{CloseReason, ErrorCode, Seq};
 
@@ -433,6 +437,21 @@ fn a_flood_of_ephemeral_messages_gives_no_device_up() {
                 numbers.push(bob.message().await.n);
             }
             assert_eq!(numbers, [101, 102, 103, 1]);
+        },
+    );
+}
+
+#[test]
+fn a_broker_without_a_thread_to_live_on_does_not_start() {
+    run(
+        config(),
+        |_| {},
+        async |node| {
+            let tree = Tree::try_new(TreeConfig::default()).expect("a tree");
+            let (_commits, sink) = commit_sink();
+            let store: Arc<dyn Store> = node.store.clone();
+            let refused = Broker::start(config(), store, &sink, tree, &[]);
+            assert!(matches!(refused, Err(BrokerStartError::NoArbiter)));
         },
     );
 }
