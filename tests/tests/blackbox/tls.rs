@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
-use stonechat_tests::{Connect, Node, NodeOptions, eventually_async};
+use stonechat_tests::{Connect, Node, NodeOptions, eventually, eventually_async};
 
 /// A self-signed certificate for `localhost`, as files and as what a client trusts.
 struct Identity {
@@ -104,6 +104,32 @@ async fn a_certificate_is_exchanged_without_a_restart() {
         .expect("the certificate from before is still served");
     after.fence().await;
     before.fence().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_replaced_is_noticed_and_told() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (cert, key) = Identity::new().install(dir.path());
+    let options = NodeOptions::new().tls(&cert, &key);
+    let options = options.set("server.tls_watch_ms", "20");
+    let node = Node::start(options.allow_log("certificate"));
+    let metric = |name: &str, labels: &str| node.admin().metric(name, labels);
+    let stale = || metric("stonechat_tls_certificate_stale", "");
+    assert_eq!(stale(), Some(0.0));
+    let end = metric("stonechat_tls_certificate_end_seconds", "");
+    assert!(end.is_some_and(|end| end > 1.8e9), "{end:?}");
+
+    std::fs::write(&key, "no key").expect("the directory is ours");
+    eventually("it is told", || (stale() == Some(1.0)).then_some(()));
+    let new = Identity::new();
+    new.install(dir.path());
+    eventually("it is mended", || (stale() == Some(0.0)).then_some(()));
+    let socket = Connect::to(&node).tls(new.trusted()).open().await;
+    assert!(socket.is_ok());
+    assert_eq!(
+        metric("stonechat_tls_handshakes_total", "kind=\"full\""),
+        Some(1.0)
+    );
 }
 
 #[test]
