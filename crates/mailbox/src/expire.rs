@@ -4,12 +4,12 @@
 //! comes back and it is counted (contract D5).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use stonechat_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
-use crate::api::{StoreError, Stored};
+use crate::api::{Append, StoreError, Stored};
 use crate::journal::Record;
 use crate::mailbox::{Chunk, Mailbox};
 use crate::migrate::{minute_of, pack};
@@ -17,6 +17,7 @@ use crate::queue::Job;
 use crate::shared::Core;
 use crate::sledstore::Database;
 use crate::sledstore::values::{self, encode_chunk};
+use crate::workers::Workers;
 
 /// Removes up to about `messages_max` expired messages; returns how many.
 pub(crate) fn run(core: &Core, now_ms: u64, messages_max: u64) -> Result<u64, StoreError> {
@@ -33,6 +34,38 @@ pub(crate) fn run(core: &Core, now_ms: u64, messages_max: u64) -> Result<u64, St
         );
     }
     Ok(expired)
+}
+
+/// Messages removed by a sweep that a refusal asked for.
+const ASKED_FOR_MAX: u64 = 10_000;
+
+/// A send was refused because a mailbox is full: if some of what fills it has expired, it is
+/// swept out now, and not when the next sweep is due. One such sweep at a time.
+pub(crate) fn soon(core: &Core, workers: &Workers, append: &Append) {
+    let now_ms = core.config.clock.now_ms();
+    let is_due = append.recipients.iter().any(|mailbox| {
+        let state = mailbox.lock();
+        let mut chunks = state.chunks.iter();
+        state.recent_expires_ms_min <= now_ms || chunks.any(|chunk| chunk.expires_ms_min <= now_ms)
+    });
+    if !is_due || core.sweeping.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let asked = Asked(Arc::clone(&core.sweeping));
+    // Nobody waits for it: whoever was refused tries again.
+    drop(workers.run(move |core| {
+        let _asked = asked;
+        run(core, now_ms, ASKED_FOR_MAX)
+    }));
+}
+
+/// A sweep that was asked for. Dropped when it is done, or was not taken on.
+struct Asked(Arc<AtomicBool>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Of those in memory.

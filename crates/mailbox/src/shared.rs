@@ -74,6 +74,8 @@ pub(crate) struct Core {
     pub(crate) checkpointing: Mutex<()>,
     /// Held by whoever numbers or removes a dead letter.
     pub(crate) dead_letters: Mutex<()>,
+    /// Expired messages are being removed because they fill a mailbox.
+    pub(crate) sweeping: Arc<AtomicBool>,
     /// The journal is being replayed.
     recovering: AtomicBool,
     status: AtomicU8,
@@ -113,6 +115,7 @@ impl Core {
             maintenance: Mutex::new(()),
             checkpointing: Mutex::new(()),
             dead_letters: Mutex::new(()),
+            sweeping: Arc::default(),
             recovering: AtomicBool::new(true),
             status: AtomicU8::new(OPEN),
             busy: AtomicBool::new(false),

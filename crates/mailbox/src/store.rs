@@ -87,7 +87,8 @@ impl Store for JournalStore {
         if self.core.is_busy() {
             return Err(AppendError::Busy);
         }
-        quota::reserve(&self.core.config, &append)?;
+        quota::reserve(&self.core.config, &append)
+            .inspect_err(|_| expire::soon(&self.core, &self.workers, &append))?;
         let queued = self
             .core
             .queue

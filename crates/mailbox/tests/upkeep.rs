@@ -190,6 +190,43 @@ fn trickling_messages_are_folded_into_few_values() {
 }
 
 #[test]
+fn what_has_expired_fills_no_mailbox() {
+    let dir = tempfile::tempdir().unwrap();
+    let time = Time::default();
+    let settings = StoreConfig {
+        quota_messages: 10,
+        migrate_after: Duration::from_millis(10),
+        ..config(dir.path(), &time)
+    };
+    let node = Node::with(settings, time.clone());
+    let (alice, bob) = (node.create("alice"), node.create("bob"));
+    node.attach(&bob, "phone");
+    for moved in [false, true] {
+        let first = if moved { 20 } else { 1 };
+        for n in first..first + 10 {
+            node.send(&alice, &bob, n).unwrap();
+        }
+        node.barrier();
+        if moved {
+            until("they are in the database", || {
+                node.store.stats().recent_bytes == 0
+            });
+        }
+        assert_eq!(
+            node.send(&alice, &bob, first + 10),
+            Err(AppendError::MailboxFull)
+        );
+        time.pass(TTL_MS + 1);
+        // Nobody sweeps but who is refused.
+        until("there is room", || {
+            node.send(&alice, &bob, first + 11).is_ok()
+        });
+        node.barrier();
+        node.ack(&bob, "phone", 100);
+    }
+}
+
+#[test]
 fn a_full_mailbox_refuses_until_it_is_fetched() {
     let dir = tempfile::tempdir().unwrap();
     let time = Time::default();
