@@ -161,7 +161,41 @@ fn missing(name: &'static str) -> FrameError {
 /// Greatest integer of the protocol: what every JSON reader can hold exactly.
 const INTEGER_MAX: u64 = (1 << 53) - 1;
 
+/// What stands between the quotes, of a string without escapes: most are, and need no second
+/// pass of the JSON reader.
+fn unescaped(raw: &RawValue) -> Option<&str> {
+    let inside = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    (!inside.as_bytes().contains(&b'\\')).then_some(inside)
+}
+
+/// The user in `{"user":"name"}`, written as short as that.
+fn short_to(raw: &RawValue) -> Option<UserId> {
+    let name = raw.get().strip_prefix("{\"user\":\"")?;
+    // A name has no characters that could end it early: what is not one is left to the
+    // JSON reader, which says what is wrong.
+    UserId::new(name.strip_suffix("\"}")?).ok()
+}
+
+/// An id field.
+fn message_id(name: &'static str, raw: Option<&RawValue>) -> Result<MessageId, FrameError> {
+    let short = raw.and_then(unescaped).and_then(|text| text.parse().ok());
+    short.map_or_else(|| required(name, raw), Ok)
+}
+
+/// An integer of up to 15 digits, which needs no look at its size.
+fn short_integer(raw: &RawValue) -> Option<u64> {
+    let digits = raw.get().as_bytes();
+    let is_short = digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit);
+    is_short.then(|| {
+        let add = |sum: u64, digit: &u8| sum * 10 + u64::from(digit - b'0');
+        digits.iter().fold(0, add)
+    })
+}
+
 fn integer(name: &'static str, raw: Option<&RawValue>) -> Result<Option<u64>, FrameError> {
+    if let Some(value) = raw.and_then(short_integer) {
+        return Ok(Some(value));
+    }
     let value: Option<u64> = field(name, raw)?;
     match value {
         Some(value) if value > INTEGER_MAX => Err(FrameError::new(
@@ -185,6 +219,9 @@ fn text<'a>(
     #[derive(Deserialize)]
     #[serde(transparent)]
     struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
+    if let Some(text) = raw.and_then(unescaped) {
+        return Ok(Some(Cow::Borrowed(text)));
+    }
     Ok(field::<Text<'a>>(name, raw)?.map(|text| text.0))
 }
 
@@ -212,7 +249,7 @@ impl<'a> ClientFrame<'a> {
             }
             "read" => ClientFrameKind::Read {
                 from: required("from", fields.from)?,
-                id: required("id", fields.id)?,
+                id: message_id("id", fields.id)?,
             },
             "ping" => {
                 if fields
@@ -247,13 +284,16 @@ impl<'a> ClientFrame<'a> {
 }
 
 fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, FrameError> {
-    let id: MessageId = required("id", fields.id)?;
+    let id = message_id("id", fields.id)?;
     let rest = || -> Result<SendFrame<'a>, FrameError> {
         if fields.to.is_some_and(|to| !is_object(to.get())) {
             let message = "field to is an object with a user";
             return Err(FrameError::new(ErrorCode::BadFrame, message));
         }
-        let to: To = required("to", fields.to)?;
+        let to = match fields.to.and_then(short_to) {
+            Some(user) => user,
+            None => required::<To>("to", fields.to)?.user,
+        };
         let body = fields.body.ok_or_else(|| missing("body"))?;
         if body.get().len() > limits.body_bytes_max {
             return Err(FrameError::new(
@@ -267,7 +307,7 @@ fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, Frame
         }
         Ok(SendFrame {
             id,
-            to: to.user,
+            to,
             body,
             ttl_s: integer("ttl_s", fields.ttl_s)?,
             ephemeral: field("ephemeral", fields.ephemeral)?.unwrap_or(false),
@@ -304,6 +344,30 @@ mod tests {
         assert_eq!(send.body.get(), r#"{"a": [1, 2]}"#);
         assert_eq!(send.to.as_str(), "bob");
         assert!(!send.ephemeral);
+    }
+
+    #[test]
+    fn short_forms_and_long_ones_say_the_same() {
+        let short = format!(
+            r#"{{"type":"send","id":"{ID}","to":{{"user":"bob"}},"body":1,"ttl_s":0,"ack":12}}"#
+        );
+        let long = format!(
+            r#"{{"type":"s\u0065nd","id":"\u0030{}","to":{{ "x":1, "user":"b\u006fb"}},"body":1,"ttl_s":-0,"ack":1200E-2}}"#,
+            &ID[1..]
+        );
+        // As integers go, only the short form is one.
+        assert_eq!(decode(&long).unwrap_err().code, ErrorCode::BadFrame);
+        let long = long.replace("-0", "0").replace("1200E-2", "12");
+        let (short, long) = (decode(&short).unwrap(), decode(&long).unwrap());
+        assert_eq!(format!("{short:?}"), format!("{long:?}"));
+        for to in [
+            r#"{"user":"b\""}"#,
+            r#"{"user":"b"","x":"a"}"#,
+            r#"{"user":"b","user":"a"}"#,
+        ] {
+            let json = format!(r#"{{"type":"send","id":"{ID}","to":{to},"body":1}}"#);
+            assert_eq!(decode(&json).unwrap_err().code, ErrorCode::BadFrame, "{to}");
+        }
     }
 
     #[test]
