@@ -130,8 +130,8 @@ impl NodeOptions {
         expire_interval_ms => "storage.expire_interval_ms";
         /// Offline queues.
         offline_queues => "limits.offline_queues";
-        /// Time receipts wait for company.
-        receipt_linger_ms => "limits.receipt_linger_ms";
+        /// Time receipts and acknowledgements wait for company.
+        coalesce_ms => "limits.coalesce_ms";
         /// Time a session outlives its last device.
         session_linger_ms => "limits.session_linger_ms";
     }

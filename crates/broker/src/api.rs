@@ -115,4 +115,6 @@ pub enum Fault {
     Router,
     /// One offline queue.
     OfflineQueue(usize),
+    /// One dispatcher; there are as many as threads that have had sessions.
+    Dispatcher(usize),
 }

@@ -14,11 +14,12 @@ use stonechat_protocol::{CloseReason, DeviceId, UserId};
 use tokio::sync::oneshot;
 
 use crate::config::BrokerConfig;
+use crate::dispatcher;
 use crate::offline_queue::{self, OfflineQueue};
 use crate::registry::{Anchor, Slot};
 use crate::router::{self, RETRY_AFTER_MS, Route, Router};
 use crate::session::{self, Connect, FromClient, Gone, Session};
-use crate::shared::{Queue, Shared, now_ms};
+use crate::shared::{CORE_CRASHES_MAX, CORE_CRASHES_WITHIN, Queue, Shared, now_ms};
 use crate::sink::SinkHandle;
 use crate::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
 
@@ -71,6 +72,24 @@ pub enum InputError {
     Gone,
 }
 
+/// A session did not take a frame.
+#[derive(Debug)]
+pub enum Offered {
+    /// Its inbox is full.
+    Full(Untaken),
+    /// It is gone.
+    Gone,
+}
+
+/// A frame that a session had no room for, to be waited with.
+pub struct Untaken(Box<FromClient>);
+
+impl std::fmt::Debug for Untaken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Untaken").finish_non_exhaustive()
+    }
+}
+
 impl SessionLink {
     pub(crate) fn new(tree: Tree, session: ActorRef<Session>, slot: Arc<Slot>) -> Self {
         Self {
@@ -80,12 +99,12 @@ impl SessionLink {
         }
     }
 
-    /// Hands a frame to the session; waits while its inbox is full, which is what stops
-    /// the connection from reading on.
+    /// Hands a frame to the session, if its inbox has room.
     ///
     /// # Errors
-    /// [`InputError`]: close the connection.
-    pub async fn input(&self, input: Input) -> Result<(), InputError> {
+    /// [`Offered::Full`] hands it back for [`SessionLink::wait`], during which the connection
+    /// should not read on; [`Offered::Gone`]: close the connection.
+    pub fn offer(&self, input: Input) -> Result<(), Offered> {
         // Counted here, not when the session gets to it: only then is it known how many were
         // unanswered when this one came.
         let unanswered = match input.command {
@@ -97,22 +116,39 @@ impl SessionLink {
             unanswered,
             input,
         };
-        match self.session.try_tell(message) {
-            Ok(()) => Ok(()),
-            Err(refused) if refused.is_full() => {
-                let waited = self
-                    .session
-                    .tell(refused.into_inner(), INPUT_DEADLINE)
-                    .await;
-                waited.map_err(|refused| {
-                    if refused.is_full() {
-                        InputError::Busy
-                    } else {
-                        InputError::Gone
-                    }
-                })
+        self.session.try_tell(message).map_err(|refused| {
+            if refused.is_full() {
+                Offered::Full(Untaken(Box::new(refused.into_inner())))
+            } else {
+                Offered::Gone
             }
-            Err(_) => Err(InputError::Gone),
+        })
+    }
+
+    /// Waits until the session takes the frame.
+    ///
+    /// # Errors
+    /// [`InputError`]: close the connection.
+    pub async fn wait(&self, untaken: Untaken) -> Result<(), InputError> {
+        let waited = self.session.tell(*untaken.0, INPUT_DEADLINE).await;
+        waited.map_err(|refused| {
+            if refused.is_full() {
+                InputError::Busy
+            } else {
+                InputError::Gone
+            }
+        })
+    }
+
+    /// [`SessionLink::offer`], and [`SessionLink::wait`] if need be.
+    ///
+    /// # Errors
+    /// [`InputError`]: close the connection.
+    pub async fn input(&self, input: Input) -> Result<(), InputError> {
+        match self.offer(input) {
+            Ok(()) => Ok(()),
+            Err(Offered::Full(untaken)) => self.wait(untaken).await,
+            Err(Offered::Gone) => Err(InputError::Gone),
         }
     }
 }
@@ -176,19 +212,18 @@ impl Broker {
             0 => arbiters.len(),
             shards => shards,
         };
-        let shared = Arc::new(Shared::new(config, store, tree, sessions));
+        let shared = Arc::new(Shared::new(config, store, tree, core.clone(), sessions));
         let mut queues = Vec::with_capacity(count);
         for index in 0..count {
-            let lost = Arc::default();
-            let (held, flag) = (Arc::clone(&shared), Arc::clone(&lost));
+            let held = Arc::clone(&shared);
             let spec = ChildSpec::new(format!("offline_queue.{index}"))
                 .intensity(CORE_CRASHES_MAX, CORE_CRASHES_WITHIN)
                 .inbox_capacity(QUEUE_INBOX);
             let arbiter = &arbiters[index % arbiters.len()];
             let actor = core.start_child(spec, arbiter, move |_| {
-                OfflineQueue::new(Arc::clone(&held), index, Arc::clone(&flag))
+                OfflineQueue::new(Arc::clone(&held), index)
             })?;
-            queues.push(Queue { actor, lost });
+            queues.push(Queue { actor });
         }
         let held = Arc::clone(&shared);
         let spec = ChildSpec::new("router")
@@ -233,13 +268,20 @@ impl Broker {
         let Some(router) = self.shared.router.get() else {
             return Err(AttachError::Internal);
         };
+        let home = self.shared.home_on(&attach.home).map_err(|error| {
+            tracing::warn!(%error, "a dispatcher could not be started");
+            AttachError::Overloaded {
+                retry_after_ms: RETRY_AFTER_MS,
+            }
+        })?;
         let mut tries = 0;
         loop {
             tries += 1;
             let (reply, answer) = oneshot::channel();
             let route = Route {
                 mailbox: Arc::clone(&mailbox),
-                home: attach.home.clone(),
+                arbiter: attach.home.clone(),
+                home,
                 connect: Connect {
                     device: attach.device.clone(),
                     outlet: attach.outlet.clone(),
@@ -346,6 +388,10 @@ impl Broker {
                 let router = shared.router.get();
                 router.is_some_and(|router| router.try_tell(router::Panic).is_ok())
             }
+            Fault::Dispatcher(index) => {
+                let dispatcher = shared.dispatcher(index);
+                dispatcher.is_some_and(|actor| actor.try_tell(dispatcher::Panic).is_ok())
+            }
             Fault::OfflineQueue(index) => {
                 let queue = shared.queues().get(index);
                 queue.is_some_and(|queue| queue.actor.try_tell(offline_queue::Panic).is_ok())
@@ -418,8 +464,3 @@ impl Broker {
         &self.shared.tree
     }
 }
-
-/// Crashes of the router or an offline queue tolerated in [`CORE_CRASHES_WITHIN`] before the
-/// node as a whole is held to be sick.
-const CORE_CRASHES_MAX: u32 = 50;
-const CORE_CRASHES_WITHIN: Duration = Duration::from_secs(60);

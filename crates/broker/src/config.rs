@@ -42,8 +42,9 @@ pub struct BrokerConfig {
     pub sessions_max: usize,
     /// How long a session stays after its last device went, milliseconds.
     pub session_linger_ms: u64,
-    /// How long receipts wait for company, milliseconds.
-    pub receipt_linger_ms: u64,
+    /// How long acknowledgements on their way to the store, receipts, and answers to sends
+    /// while the node is busy may wait for company, milliseconds.
+    pub coalesce_ms: u64,
     /// Bytes of bodies sent to a device and not yet acknowledged; the server waits at this many.
     pub feed_window_bytes: usize,
     /// How often expired messages are swept out, milliseconds.
@@ -60,7 +61,7 @@ impl Default for BrokerConfig {
             shards: 0,
             sessions_max: 1_000_000,
             session_linger_ms: 5_000,
-            receipt_linger_ms: 50,
+            coalesce_ms: 40,
             feed_window_bytes: 1024 * 1024,
             expire_interval_ms: 60_000,
             fault_injection: false,

@@ -6,15 +6,17 @@
 //! is here carries them out.
 //!
 //! One message's way: an edge's [`SessionLink::input`] → the sender's session
-//! (`session::sending`) → the store's journal → `sink` → the recipient's
-//! offline queue (`offline_queue`) → the recipient's session
-//! (`session::outgoing`) → the [`Outlet`] of each device. `docs/architecture.md`
+//! (`session::sending`) → the store's journal → `sink` → the `dispatcher` of
+//! the recipient's thread → the recipient's session (`session::outgoing`) → the
+//! [`Outlet`] of each device. `docs/architecture.md`
 //! follows it in full.
 
 mod api;
 mod broker;
 mod config;
+mod dispatcher;
 mod figures;
+mod lagging;
 mod offline_queue;
 mod outlet;
 mod receipts;
@@ -26,7 +28,7 @@ mod shared;
 mod sink;
 
 pub use api::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
-pub use broker::{Attached, Broker, BrokerStartError, InputError, SessionLink};
+pub use broker::{Attached, Broker, BrokerStartError, InputError, Offered, SessionLink, Untaken};
 pub use config::{BrokerConfig, RateConfig};
 pub use outlet::{Closed, Drain, Event, Outlet, OutletLimits, Taken, outlet};
 pub use sink::{SinkHandle, commit_sink};

@@ -1,27 +1,27 @@
 //! The offline queues: each owns the mailboxes of a share of the users.
 //!
-//! It hears of commits and wakes the sessions concerned; it takes
-//! acknowledgements, moves the senders' receipts, and sweeps out what expired.
-//! It keeps no message: what is not delivered now is read from the store when
-//! somebody comes for it. So a lost notification, or a panic in here, costs a
-//! look into the store (a resync of the sessions) and nothing else.
+//! It takes acknowledgements, moves the senders' receipts, and sweeps out what
+//! expired. It keeps no message: what is not delivered now is read from the
+//! store when somebody comes for it. So a panic in here costs a look into the
+//! store (a resync of the sessions) and nothing else. Telling sessions of
+//! commits is the `dispatcher`'s.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt};
 use stonechat_actors::{ActorRef, Ctx, Handle, Supervised};
-use stonechat_mailbox::{Envelope, MailboxRef, Placed, Receipt, StoreError, Unavailable};
+use stonechat_mailbox::{MailboxRef, Receipt, StoreError};
 use stonechat_protocol::{DeviceId, ErrorCode, MessageId, Seq, UserId};
 
+use crate::dispatcher::RESYNC_INTERVAL_MS;
+use crate::lagging::Lagging;
 use crate::receipts::{Mark, Moved, move_watermark};
-use crate::session::{Answer, Deliver, ReceiptMoved, Refuse, Resync, Session};
+use crate::session::{ReceiptMoved, Refuse, Session};
 use crate::settle::settle;
 use crate::shared::{Shared, now_ms};
 
-/// How often lost notifications are made good, milliseconds.
-const RESYNC_INTERVAL_MS: u64 = 100;
 /// How long a mark may wait for room in another queue's inbox.
 const FORWARD_DEADLINE: Duration = Duration::from_secs(30);
 /// Messages looked through for one that was read but not yet acknowledged.
@@ -40,23 +40,6 @@ const READS_MAX: usize = 256;
 const UNTOLD_SEARCHED_MAX: usize = 64;
 /// Calls of the store that may be waited for at a time; the runtime allows twice as many.
 const STORE_CALLS_MAX: usize = 512;
-
-/// What became of one message, for one user.
-pub(crate) enum Notice {
-    /// It has a place in a mailbox.
-    Placed {
-        placed: Placed,
-        envelope: Arc<Envelope>,
-    },
-    /// Its sender is to be told.
-    Answer {
-        envelope: Arc<Envelope>,
-        outcome: Result<(), Unavailable>,
-    },
-}
-
-/// The notices of one commit for one queue.
-pub(crate) struct CommitBatch(pub(crate) Vec<Notice>);
 
 /// A device acknowledged.
 pub(crate) struct Ack {
@@ -90,9 +73,8 @@ pub(crate) struct Watermark {
 pub(crate) struct OfflineQueue {
     shared: Arc<Shared>,
     index: usize,
-    lost: Arc<AtomicBool>,
     /// Users whose session could not be told.
-    lagging: HashSet<UserId>,
+    lagging: Lagging,
     /// Acknowledgements and reads waiting behind one that waits for the store: one at a time
     /// for each user, so that receipts move in order and a message that is said to be read
     /// does not leave the mailbox while it is looked for.
@@ -107,12 +89,11 @@ pub(crate) struct OfflineQueue {
 }
 
 impl OfflineQueue {
-    pub(crate) fn new(shared: Arc<Shared>, index: usize, lost: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
         Self {
+            lagging: Lagging::new(Arc::clone(&shared)),
             shared,
             index,
-            lost,
-            lagging: HashSet::new(),
             steps: HashMap::new(),
             marks: HashMap::new(),
             untold: Vec::new(),
@@ -120,53 +101,11 @@ impl OfflineQueue {
         }
     }
 
-    fn tell_session<M: Send + 'static>(&mut self, user: &UserId, message: M)
-    where
-        Session: Handle<M>,
-    {
-        let told = self.shared.registry.with(user, |entry| {
-            entry
-                .session
-                .try_tell(message)
-                .map_err(|refused| refused.is_full())
-        });
-        if told == Some(Err(true)) {
-            self.lagging.insert(user.clone());
-        }
-    }
-
     fn resync_everyone(&mut self) {
-        for entry in self.shared.registry.all() {
-            if self.shared.queue_of(&entry.anchor.user) == self.index {
-                self.lagging.insert(entry.anchor.user.clone());
-            }
-        }
-        self.resync_lagging();
-    }
-
-    fn resync_lagging(&mut self) {
-        let shared = &self.shared;
-        self.lagging.retain(|user| {
-            let told = shared.registry.with(user, |entry| {
-                entry
-                    .session
-                    .try_tell(Resync)
-                    .map_err(|refused| refused.is_full())
-            });
-            told == Some(Err(true))
-        });
-    }
-
-    fn tick(&mut self) {
-        if self.lost.swap(false, Ordering::AcqRel) {
-            tracing::warn!(
-                queue = self.index,
-                "notifications were lost; sessions catch up from the store"
-            );
-            self.resync_everyone();
-        } else if !self.lagging.is_empty() {
-            self.resync_lagging();
-        }
+        let (shared, index) = (Arc::clone(&self.shared), self.index);
+        self.lagging
+            .add_all(|anchor| shared.queue_of(&anchor.user) == index);
+        self.lagging.resync();
     }
 
     fn forward(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
@@ -279,7 +218,7 @@ impl OfflineQueue {
             // Not durable: the store has failed, and the node is about to stop.
             if flushed.is_ok() {
                 for (sender, receipt) in receipts {
-                    me.tell_session(&sender, ReceiptMoved(receipt));
+                    me.lagging.tell(&sender, ReceiptMoved(receipt));
                 }
             }
             me.tell_when_durable(ctx);
@@ -291,7 +230,11 @@ impl Supervised for OfflineQueue {
     const KIND: &'static str = "offline_queue";
 
     fn started(&mut self, ctx: &mut Ctx<Self>) {
-        ctx.run_interval(Duration::from_millis(RESYNC_INTERVAL_MS), |me, _| me.tick());
+        ctx.run_interval(Duration::from_millis(RESYNC_INTERVAL_MS), |me, _| {
+            if me.lagging.len() > 0 {
+                me.lagging.resync();
+            }
+        });
         if self.index == 0 {
             let every = Duration::from_millis(self.shared.config.expire_interval_ms.max(1));
             ctx.run_interval(every, Self::expire);
@@ -324,28 +267,6 @@ impl OfflineQueue {
     }
 }
 
-impl Handle<CommitBatch> for OfflineQueue {
-    fn handle(&mut self, batch: CommitBatch, _ctx: &mut Ctx<Self>) {
-        for notice in batch.0 {
-            match notice {
-                Notice::Placed { placed, envelope } => {
-                    let user = placed.mailbox.user().clone();
-                    let message = Deliver {
-                        prev: placed.prev,
-                        seq: placed.seq,
-                        envelope,
-                    };
-                    self.tell_session(&user, message);
-                }
-                Notice::Answer { envelope, outcome } => {
-                    let user = envelope.from.user.clone();
-                    self.tell_session(&user, Answer { envelope, outcome });
-                }
-            }
-        }
-    }
-}
-
 impl Handle<Ack> for OfflineQueue {
     fn handle(&mut self, ack: Ack, ctx: &mut Ctx<Self>) {
         let user = ack.mailbox.user();
@@ -353,7 +274,7 @@ impl Handle<Ack> for OfflineQueue {
             merge(waiting, ack);
         } else if ctx.futures_len() >= STORE_CALLS_MAX {
             // Comes up again when the client acknowledges more, or connects again.
-            self.lagging.insert(user.clone());
+            self.lagging.add(user.clone());
         } else {
             self.steps.insert(user.clone(), VecDeque::new());
             self.run_ack(ack, ctx);

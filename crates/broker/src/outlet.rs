@@ -95,6 +95,8 @@ struct State {
     bytes: usize,
     closed: Option<(CloseReason, Option<u64>)>,
     drain_gone: bool,
+    /// The connection was woken for what is queued. Until then it leaves it alone.
+    woken: bool,
 }
 
 #[derive(Debug)]
@@ -123,11 +125,33 @@ pub fn outlet(limits: OutletLimits) -> (Outlet, Drain) {
 }
 
 impl Outlet {
-    /// Queues an event.
+    /// Queues an event, to be written at once with everything queued before.
     ///
     /// # Errors
     /// [`Closed`] when the connection is gone, or is given up because its queue is full.
     pub fn push(&self, event: Event) -> Result<(), Closed> {
+        self.queue(event, true)
+    }
+
+    /// Queues an event that can wait for one that is pushed, to share its write, or for
+    /// [`Outlet::hurry`], which the caller has to see to.
+    ///
+    /// # Errors
+    /// As [`Outlet::push`].
+    pub fn push_unhurried(&self, event: Event) -> Result<(), Closed> {
+        self.queue(event, false)
+    }
+
+    /// What is queued has waited long enough.
+    pub fn hurry(&self) {
+        let mut state = self.0.state.lock();
+        if !state.queue.is_empty() && !std::mem::replace(&mut state.woken, true) {
+            drop(state);
+            self.0.waker.wake();
+        }
+    }
+
+    fn queue(&self, event: Event, hurry: bool) -> Result<(), Closed> {
         let mut state = self.0.state.lock();
         if state.closed.is_some() || state.drain_gone {
             return Err(Closed);
@@ -144,9 +168,9 @@ impl Outlet {
             state.bytes += weight;
             state.queue.push_back(event);
         }
-        let was_first = state.queue.len() <= 1;
+        let wake = full || (hurry && !std::mem::replace(&mut state.woken, true));
         drop(state);
-        if was_first {
+        if wake {
             self.0.waker.wake();
         }
         if full { Err(Closed) } else { Ok(()) }
@@ -229,6 +253,9 @@ impl Drain {
                 retry_after_ms,
             });
         }
+        if !state.woken && state.closed.is_none() {
+            return None;
+        }
         let mut taken = 0;
         while let Some(event) = state.queue.front() {
             let weight = event.weight();
@@ -239,8 +266,11 @@ impl Drain {
             state.bytes -= weight;
             into.extend(state.queue.pop_front());
         }
-        if state.queue.is_empty() && state.queue.capacity() > 64 {
-            state.queue = VecDeque::new();
+        if state.queue.is_empty() {
+            state.woken = false;
+            if state.queue.capacity() > 64 {
+                state.queue = VecDeque::new();
+            }
         }
         Some(Taken::Events)
     }
@@ -316,6 +346,26 @@ mod tests {
             retry_after_ms: None,
         };
         assert_eq!(close(), Some(seen));
+    }
+
+    #[test]
+    fn what_can_wait_goes_with_what_cannot_or_when_it_is_time() {
+        let (outlet, mut drain) = outlet(OutletLimits::default());
+        let mut events = Vec::new();
+        outlet.push_unhurried(accepted()).unwrap();
+        assert_eq!(drain.take_some(&mut events, 4096).now_or_never(), None);
+        outlet.push(accepted()).unwrap();
+        let taken = drain.take_some(&mut events, 4096).now_or_never();
+        assert_eq!((taken, events.len()), (Some(Taken::Events), 2));
+        outlet.push_unhurried(accepted()).unwrap();
+        assert_eq!(drain.take_some(&mut events, 4096).now_or_never(), None);
+        outlet.hurry();
+        let taken = drain.take_some(&mut events, 4096).now_or_never();
+        assert_eq!((taken, events.len()), (Some(Taken::Events), 3));
+        outlet.push_unhurried(accepted()).unwrap();
+        outlet.close(CloseReason::Shutdown, None);
+        let taken = drain.take_some(&mut events, 4096).now_or_never();
+        assert_eq!((taken, events.len()), (Some(Taken::Events), 4));
     }
 
     #[test]

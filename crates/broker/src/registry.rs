@@ -27,6 +27,8 @@ pub(crate) struct Slot {
     pub(crate) outlet: Outlet,
     /// Greatest `seq` pushed to the outlet or known to have been sent before.
     pub(crate) sent: AtomicU64,
+    /// Greatest `seq` the device acknowledged, which the store may not have heard of yet.
+    pub(crate) acked: AtomicU64,
     /// Greatest receipt revision pushed to the outlet, or seen before by the client.
     pub(crate) receipts_told: AtomicU64,
     /// Sends taken from the connection and not yet answered.
@@ -97,7 +99,7 @@ pub(crate) struct Entry {
 /// User to session.
 #[derive(Default)]
 pub(crate) struct Registry {
-    entries: DashMap<UserId, Entry>,
+    entries: DashMap<UserId, Entry, ahash::RandomState>,
 }
 
 impl Registry {

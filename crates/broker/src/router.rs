@@ -143,7 +143,10 @@ impl Router {
 /// Passes a connect on to the user's session, starting it if need be.
 pub(crate) struct Route {
     pub(crate) mailbox: MailboxRef,
-    pub(crate) home: ArbiterHandle,
+    /// Where a new session will live.
+    pub(crate) arbiter: ArbiterHandle,
+    /// The number of the dispatcher there.
+    pub(crate) home: u32,
     pub(crate) connect: Connect,
 }
 
@@ -153,6 +156,7 @@ impl Ask<Route> for Router {
     fn ask(&mut self, route: Route, ctx: &mut Ctx<Self>) -> Self::Reply {
         let Route {
             mailbox,
+            arbiter,
             home,
             mut connect,
         } = route;
@@ -161,7 +165,11 @@ impl Ask<Route> for Router {
         for _ in 0..2 {
             let entry = match self.shared.registry.get(&user) {
                 Some(entry) => entry,
-                None => self.start_session(&user, Arc::clone(&mailbox), &home, ctx)?,
+                None => {
+                    // Before the session can look at the mailbox: see `sink`.
+                    mailbox.set_home(home);
+                    self.start_session(&user, Arc::clone(&mailbox), &arbiter, ctx)?
+                }
             };
             match entry.session.try_tell(connect) {
                 Ok(()) => {

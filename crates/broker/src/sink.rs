@@ -1,8 +1,9 @@
-//! From the committer's thread to the offline queues: who is told of a commit.
+//! From the committer's thread to the dispatchers: who is told of a commit.
 //!
-//! Runs on the committer's thread, so it only sorts and hands on. When a queue's
-//! inbox is full the notification is dropped and the queue is told to catch
-//! up: what is durable is in the store, a notification is only a hint.
+//! Runs on the committer's thread, so it only sorts and hands on. When a
+//! dispatcher's inbox is full the notification is dropped and its sessions catch
+//! up: what is durable is in the store, a notification is only a hint. Users
+//! without a session are nobody's: nothing is handed on for them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 use stonechat_mailbox::{CommitSink, Committed, Envelope, StoreError, Unavailable};
 use tokio::sync::{oneshot, watch};
 
-use crate::offline_queue::{CommitBatch, Notice};
+use crate::dispatcher::{CommitBatch, Notice};
 use crate::shared::Shared;
 
 /// Appends somebody waits for, one for each dead letter that is being put back.
@@ -92,6 +93,17 @@ pub fn commit_sink() -> (Box<dyn CommitSink>, SinkHandle) {
     (Box::new(sink), SinkHandle { target, failed })
 }
 
+/// Sorts a notice by the thread it is for.
+fn add(batches: &mut Vec<Vec<Notice>>, home: u32, notice: Notice) {
+    let Some(at) = (home as usize).checked_sub(1) else {
+        return;
+    };
+    if batches.len() <= at {
+        batches.resize_with(at + 1, Vec::new);
+    }
+    batches[at].push(notice);
+}
+
 impl CommitSink for Sink {
     fn committed(&mut self, batch: Vec<Committed>) {
         // Before the broker has started nobody is connected, so nobody waits to hear.
@@ -99,27 +111,38 @@ impl CommitSink for Sink {
             return;
         };
         shared.watched.tell(&batch);
-        self.batches.resize_with(shared.queue_count(), Vec::new);
-        for Committed { envelope, result } in batch {
-            let outcome: Result<(), Unavailable> = match result {
+        let messages = batch.len();
+        for committed in batch {
+            let Committed {
+                envelope,
+                sender,
+                result,
+            } = committed;
+            let outcome = match result {
                 Ok(places) => {
                     for placed in places {
-                        let queue = shared.queue_of(placed.mailbox.user());
-                        self.batches[queue].push(Notice::Placed {
-                            placed,
+                        // Set before a session looks at its mailbox, which it does after this
+                        // message took its place there, or we see the number here.
+                        let home = placed.mailbox.home();
+                        let notice = Notice::Placed {
+                            user: placed.mailbox.user().clone(),
+                            prev: placed.prev,
+                            seq: placed.seq,
                             envelope: Arc::clone(&envelope),
-                        });
+                        };
+                        add(&mut self.batches, home, notice);
                     }
                     Ok(())
                 }
                 Err(why) => Err(why),
             };
-            let queue = shared.queue_of(&envelope.from.user);
-            self.batches[queue].push(Notice::Answer { envelope, outcome });
+            let answer = Notice::Answer { envelope, outcome };
+            add(&mut self.batches, sender.home(), answer);
         }
-        for (queue, notices) in self.batches.iter_mut().enumerate() {
+        for (at, notices) in self.batches.iter_mut().enumerate() {
             if !notices.is_empty() {
-                shared.notify(queue, CommitBatch(std::mem::take(notices)));
+                let notices = std::mem::take(notices);
+                shared.dispatch(at, CommitBatch { notices, messages });
             }
         }
     }

@@ -323,6 +323,11 @@ fn offline_queue_panics_lose_nothing() {
 }
 
 #[test]
+fn dispatcher_panics_lose_nothing() {
+    under_faults(config(), &[Fault::Dispatcher(0)]);
+}
+
+#[test]
 fn router_panics_lose_nothing() {
     under_faults(config(), &[Fault::Router]);
 }
@@ -338,6 +343,7 @@ fn all_of_them_together_lose_nothing() {
     let faults = [
         Fault::Session(user("bob")),
         Fault::OfflineQueue(0),
+        Fault::Dispatcher(0),
         Fault::Router,
         Fault::Session(user("alice")),
         Fault::OfflineQueue(1),

@@ -102,6 +102,8 @@ pub struct Placed {
 pub struct Committed {
     /// The message.
     pub envelope: Arc<Envelope>,
+    /// The mailbox of its sender, as it was given.
+    pub sender: MailboxRef,
     /// Its places, now durable; or why it was given up (nothing is stored then).
     pub result: Result<SmallVec<[Placed; 2]>, Unavailable>,
 }

@@ -108,6 +108,7 @@ impl Committer {
             match job {
                 Job::Append(append) => self.sink.committed(vec![Committed {
                     envelope: append.envelope,
+                    sender: append.sender,
                     result: Err(Unavailable::Closing),
                 }]),
                 Job::Record { done, .. }
@@ -326,6 +327,7 @@ impl Committer {
             remember_id(&self.core, &sender, &envelope);
             committed.push(Committed {
                 envelope,
+                sender,
                 result: Ok(places),
             });
         }
@@ -373,6 +375,7 @@ impl Committer {
                 }
                 Committed {
                     envelope: append.envelope,
+                    sender: append.sender,
                     result: Err(why),
                 }
             })

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
@@ -23,6 +23,8 @@ pub struct Mailbox {
     user: UserId,
     /// Used since the last sweep of idle mailboxes.
     touched: AtomicBool,
+    /// Left here by the broker for its sink; see [`Mailbox::home`].
+    home: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -69,6 +71,7 @@ impl Mailbox {
         Self {
             user,
             touched: AtomicBool::new(true),
+            home: AtomicU32::new(0),
             state: Mutex::new(state),
         }
     }
@@ -84,6 +87,18 @@ impl Mailbox {
     /// Whether it was used since the last question.
     pub(crate) fn take_touched(&self) -> bool {
         self.touched.swap(false, Ordering::Relaxed)
+    }
+
+    /// The number last given to [`Mailbox::set_home`]; 0 until then. Neither interpreted nor
+    /// stored here: it saves the sink a look-up for every message.
+    pub fn home(&self) -> u32 {
+        self.home.load(Ordering::Acquire)
+    }
+
+    /// Notes where the user's session lives. What is committed after the session's next look
+    /// at the mailbox is announced with this number to be seen.
+    pub fn set_home(&self, home: u32) {
+        self.home.store(home, Ordering::Release);
     }
 
     /// Whose it is.

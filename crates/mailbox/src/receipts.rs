@@ -4,8 +4,8 @@
 //! is forgotten first. It never decides whether a watermark may move.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 
+use ahash::HashMap;
 use stonechat_protocol::{MessageId, UserId};
 
 use crate::api::{MailboxRef, Receipt, StoreError};

@@ -53,7 +53,7 @@ async fn delivered_then_read() {
 
 #[tokio::test]
 async fn many_acks_make_few_receipts() {
-    let node = Node::start(NodeOptions::new().receipt_linger_ms(200));
+    let node = Node::start(NodeOptions::new().coalesce_ms(200));
     let mut alice = WsClient::join(&node, "alice", "phone").await;
     let mut bob = WsClient::join(&node, "bob", "phone").await;
     let mut ids = Vec::new();

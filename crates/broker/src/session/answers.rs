@@ -18,10 +18,18 @@ use crate::settle::settle;
 pub(crate) struct Answer {
     pub(crate) envelope: Arc<Envelope>,
     pub(crate) outcome: Result<(), Unavailable>,
+    /// Tell the device at once, even if a message that it could share a write with is likely.
+    pub(crate) hurry: bool,
 }
 
 impl Session {
     pub(super) fn give_answers(&mut self, device: &DeviceId, answers: &[SenderAnswer]) {
+        self.answer_sends(device, answers, true);
+    }
+
+    /// `false` when an answer waits for company: then a tick has to come.
+    fn answer_sends(&mut self, device: &DeviceId, answers: &[SenderAnswer], hurry: bool) -> bool {
+        let mut told = true;
         for answer in answers {
             let event = match answer.outcome {
                 Outcome::Accepted { ts_ms, duplicate } => {
@@ -43,12 +51,22 @@ impl Session {
                 }
             };
             if let Some(at) = self.device_named(device) {
+                let hurry = hurry || self.devices[at].in_talk == [false; 2];
+                if hurry {
+                    self.ride(at);
+                }
                 let slot = &self.devices[at].slot;
                 decrement(&slot.unanswered);
                 // A closed connection asks again when it is back.
-                let _ = slot.outlet.push(event);
+                let _ = if hurry {
+                    slot.outlet.push(event)
+                } else {
+                    slot.outlet.push_unhurried(event)
+                };
+                told &= hurry;
             }
         }
+        told
     }
 
     pub(super) fn refuse_send(
@@ -127,8 +145,12 @@ fn error_event(id: MessageId, code: ErrorCode, retry_after_ms: Option<u64>) -> E
 }
 
 impl Handle<Answer> for Session {
-    fn handle(&mut self, answer: Answer, _ctx: &mut Ctx<Self>) {
-        let Answer { envelope, outcome } = answer;
+    fn handle(&mut self, answer: Answer, ctx: &mut Ctx<Self>) {
+        let Answer {
+            envelope,
+            outcome,
+            hurry,
+        } = answer;
         let device = &envelope.from.device;
         // Unknown after a panic, or for a dead letter put back: nobody waits for it.
         let Some(sender) = self.sender_mut(device) else {
@@ -145,7 +167,10 @@ impl Handle<Answer> for Session {
             // its own to come.
             Err(_) => return,
         };
-        self.give_answers(device, &answers);
+        self.busy |= !hurry;
+        if !self.answer_sends(device, &answers, hurry) {
+            self.tick_later(ctx);
+        }
         self.forget_idle_sender(device);
     }
 }

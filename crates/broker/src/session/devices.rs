@@ -37,8 +37,11 @@ pub(crate) struct Device {
     pub(crate) receipts_catch_up: bool,
     /// One moved while they were being read: it may not be among them.
     pub(crate) receipts_missed: bool,
-    /// A flush of `receipts` is scheduled.
-    pub(crate) flush_scheduled: bool,
+    /// The store has not been told of the last acknowledgement.
+    pub(crate) ack_held: bool,
+    /// It was sent a message since the last tick, or between that and the one before: one
+    /// more is likely to come soon.
+    pub(crate) in_talk: [bool; 2],
     /// The result of a read is being worked through: a further read must not nest in it.
     pub(crate) in_read: bool,
     /// A failed read will be tried again.
@@ -99,6 +102,7 @@ impl Handle<Connect> for Session {
             connection,
             outlet: connect.outlet,
             sent: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
             receipts_told: AtomicU64::new(0),
             unanswered: AtomicU32::new(0),
         });
@@ -226,10 +230,12 @@ impl Session {
 
     fn add_device(&mut self, slot: Arc<Slot>, state: &DeviceState) {
         let config = &self.shared.config;
-
+        // After a panic the slot may know more than the store.
+        let acked = slot.acked.load(Ordering::Acquire);
+        let ack_held = acked > state.cursor;
         let feed = Feed::new(
             FeedStart {
-                cursor: state.cursor,
+                cursor: state.cursor.max(acked),
                 sent: state.sent.max(slot.sent.load(Ordering::Acquire)),
                 last_seq: self.anchor.mailbox.last_seq(),
             },
@@ -242,10 +248,11 @@ impl Session {
         self.devices.push(Device {
             slot,
             feed,
-            receipts: Coalescer::new(clamp(config.receipt_linger_ms), RECEIPTS_HELD_MAX),
+            receipts: Coalescer::new(clamp(config.coalesce_ms), RECEIPTS_HELD_MAX),
             receipts_catch_up: false,
             receipts_missed: false,
-            flush_scheduled: false,
+            ack_held,
+            in_talk: [false; 2],
             in_read: false,
             read_again: false,
             ack_again: false,
@@ -266,6 +273,7 @@ impl Session {
 
     /// Forgets a connection; what it was sent and did not acknowledge stays in the mailbox.
     pub(super) fn drop_connection(&mut self, connection: u64, ctx: &mut Ctx<Self>) {
+        self.tell_held_ack(connection, ctx);
         let slot = {
             let mut slots = self.anchor.slots.lock();
             slots
@@ -374,6 +382,7 @@ impl Session {
                 Ok(_) if !me.has_slot(slot.connection) => {}
                 Ok(state) => {
                     me.add_device(Arc::clone(&slot), &state);
+                    me.tick_later(ctx);
                     me.catch_up_receipts(slot.connection, ctx);
                     me.start_feed(slot.connection, ctx);
                 }

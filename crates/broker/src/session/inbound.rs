@@ -1,6 +1,7 @@
 //! What comes from a device: acknowledgements, reads, sends.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stonechat_actors::{Ctx, Handle};
@@ -67,6 +68,8 @@ impl Handle<FromClient> for Session {
             // There are no receipts for what one sent oneself: nothing moves.
             Some(Command::Read { from, .. }) if from == *self.user() => {}
             Some(Command::Read { from, id }) => {
+                // In the order in which they came.
+                self.tell_held_ack(connection, ctx);
                 let read = ReadUpTo {
                     reader: Arc::clone(&self.anchor.mailbox),
                     from,
@@ -112,7 +115,10 @@ impl Session {
             Ok(step) => {
                 if let Some(cursor) = step.cursor {
                     FIGURES.acks.increment(1);
-                    self.tell_ack(connection, cursor, ctx);
+                    let device = &mut self.devices[at];
+                    device.slot.acked.fetch_max(cursor, Ordering::AcqRel);
+                    device.ack_held = true;
+                    self.tick_later(ctx);
                 }
                 self.carry_out(connection, &step.effects, &[], ctx);
             }

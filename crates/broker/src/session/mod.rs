@@ -8,7 +8,7 @@
 //!
 //! Split by direction: `devices` is who is connected, `inbound` what comes from
 //! them, `sending` the way of their sends to the journal, `outgoing` what goes
-//! to them, `receipting` the receipts among it.
+//! to them, `receipting` the receipts among it, `tick` what may wait a little.
 
 mod answers;
 mod devices;
@@ -17,6 +17,7 @@ mod inbound;
 mod outgoing;
 mod receipting;
 mod sending;
+mod tick;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -47,6 +48,12 @@ pub(crate) struct Session {
     senders: Vec<Sender>,
     rate: Option<Box<TokenBucket>>,
     linger: Option<TimerHandle>,
+    /// A tick is to come.
+    ticking: bool,
+    /// The node is busy: a large commit concerned this session since the last tick.
+    busy: bool,
+    /// Ticks since acknowledgements and receipts were passed on.
+    ticks_held: u8,
 }
 
 impl Session {
@@ -58,6 +65,9 @@ impl Session {
             senders: Vec::new(),
             rate: None,
             linger: None,
+            ticking: false,
+            busy: false,
+            ticks_held: 0,
         }
     }
 

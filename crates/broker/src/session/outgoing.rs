@@ -22,6 +22,8 @@ pub(crate) struct Deliver {
     pub(crate) prev: Seq,
     pub(crate) seq: Seq,
     pub(crate) envelope: Arc<Envelope>,
+    /// One of a large commit.
+    pub(crate) busy: bool,
 }
 
 /// An ephemeral message for this user.
@@ -47,7 +49,9 @@ impl Handle<Deliver> for Session {
             prev,
             seq,
             envelope,
+            busy,
         } = message;
+        self.busy |= busy;
         let size = size_of(&envelope);
         let batch = [Stored { seq, envelope }];
         let mut at = 0;
@@ -102,10 +106,12 @@ impl Session {
     }
 
     /// `false` when the connection is closed.
-    fn push_message(&self, connection: u64, stored: &Stored, redelivered: bool) -> bool {
+    fn push_message(&mut self, connection: u64, stored: &Stored, redelivered: bool) -> bool {
         let Some(at) = self.device_at(connection) else {
             return false;
         };
+        self.ride(at);
+        self.devices[at].in_talk[1] = true;
         let slot = &self.devices[at].slot;
         self.anchor.handling.store(stored.seq, Ordering::Relaxed);
         if self.shared.config.fault_injection {

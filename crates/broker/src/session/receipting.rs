@@ -136,12 +136,35 @@ impl Session {
         true
     }
 
-    fn flush_receipts(&mut self, connection: u64, ctx: &mut Ctx<Self>) {
-        if let Some(at) = self.device_at(connection) {
-            let device = &mut self.devices[at];
-            device.flush_scheduled = false;
-            let receipts = device.receipts.take();
+    /// Tells what is held back.
+    pub(super) fn flush_receipts(&mut self, connection: u64, ctx: &mut Ctx<Self>) {
+        if let Some(at) = self.device_at(connection)
+            && !self.devices[at].receipts.is_empty()
+        {
+            let receipts = self.devices[at].receipts.take();
             self.push_held(connection, receipts, ctx);
+        }
+    }
+
+    /// Lets what is held back ride on the frame that is pushed next.
+    pub(super) fn ride(&mut self, at: usize) {
+        let device = &mut self.devices[at];
+        if device.receipts.is_empty() {
+            return;
+        }
+        for (_, receipt) in device.receipts.take() {
+            let rev = receipt.rev;
+            // Should the connection be closed, whoever pushes the frame finds out.
+            if device
+                .slot
+                .outlet
+                .push_unhurried(Event::Receipt(receipt))
+                .is_err()
+            {
+                return;
+            }
+            device.slot.receipts_told.fetch_max(rev, Ordering::AcqRel);
+            FIGURES.receipts.increment(1);
         }
     }
 
@@ -171,10 +194,8 @@ impl Handle<ReceiptMoved> for Session {
                 continue;
             }
             let due = device.receipts.push(frame.with.clone(), frame.clone(), now);
-            if !device.receipts.is_empty() && !device.flush_scheduled {
-                device.flush_scheduled = true;
-                let linger = Duration::from_millis(self.shared.config.receipt_linger_ms);
-                ctx.run_later(linger, move |me, ctx| me.flush_receipts(connection, ctx));
+            if !device.receipts.is_empty() {
+                self.tick_later(ctx);
             }
             self.push_held(connection, due, ctx);
         }

@@ -323,7 +323,7 @@ impl Session {
             id,
             ts_ms,
             expires_ms: expiry::expires_ms(ts_ms, head.send.ttl_s, ttl_s_max),
-            body: head.send.body.clone(),
+            body: std::mem::take(&mut head.send.body),
         };
         let mut recipients: SmallVec<[MailboxRef; 2]> = SmallVec::new();
         let copy = envelope.to != self.anchor.user && own.has_other_device(&sender.device);
@@ -333,15 +333,14 @@ impl Session {
             recipients.push(Arc::clone(own));
         }
         let envelope = Arc::new(envelope);
-        let appended = (id, Arc::downgrade(&envelope));
         let append = Append {
-            envelope,
+            envelope: Arc::clone(&envelope),
             sender: Arc::clone(own),
             recipients,
         };
         match self.shared.store.append(append) {
             Ok(()) => {
-                sender.appended.push(appended);
+                sender.appended.push((id, Arc::downgrade(&envelope)));
                 Step::Done(SmallVec::new())
             }
             Err(AppendError::MailboxFull) => {
@@ -351,6 +350,8 @@ impl Session {
                 Step::Done(outbound.abandoned(id, Some(RETRY_AFTER_MS)))
             }
             Err(AppendError::Busy) => {
+                // To be tried again.
+                head.send.body = envelope.body.clone();
                 let device = sender.device.clone();
                 let ready = self.shared.store.ready();
                 ctx.spawn_then(ready, move |me, (), ctx| me.advance(&device, ctx));

@@ -69,7 +69,7 @@ pub(crate) fn config() -> BrokerConfig {
             messages_burst: 1_000_000,
             ..RateConfig::default()
         },
-        receipt_linger_ms: 5,
+        coalesce_ms: 5,
         fault_injection: true,
         ..BrokerConfig::default()
     }

@@ -101,6 +101,7 @@ enum Target {
     Session,
     Router,
     OfflineQueue,
+    Dispatcher,
     Connection,
 }
 
@@ -140,6 +141,9 @@ pub(super) async fn inject_panic(
         (Target::Router, ..) => usize::from(broker.inject(Fault::Router)),
         (Target::OfflineQueue, ..) => {
             usize::from(broker.inject(Fault::OfflineQueue(injection.shard.unwrap_or(0))))
+        }
+        (Target::Dispatcher, ..) => {
+            usize::from(broker.inject(Fault::Dispatcher(injection.shard.unwrap_or(0))))
         }
         (Target::Connection, user, _) => state.parts.edge.inject_connection_panic(user),
     };

@@ -5,13 +5,13 @@
 //! node's own backend is the broker with the authenticator. Nothing is decided
 //! here.
 
-use std::future::Future;
 use std::rc::Rc;
 
 use actix_rt::Arbiter;
 use futures_util::future::LocalBoxFuture;
 use stonechat_broker::{
-    Attach, AttachError, Broker, Drain, Input, InputError, OutletLimits, SessionLink, outlet,
+    Attach, AttachError, Broker, Drain, Input, InputError, Offered, OutletLimits, SessionLink,
+    outlet,
 };
 use stonechat_protocol::{CloseReason, DeviceId, ErrorCode, Seq, UserId};
 
@@ -49,6 +49,14 @@ pub(crate) struct Refused {
     pub(crate) why: String,
 }
 
+/// What became of a frame that was handed on.
+pub(crate) enum Handed {
+    /// It was taken, or the session is gone.
+    Now(Result<(), InputError>),
+    /// The session is busy: nothing more is read until this is done.
+    Later(LocalBoxFuture<'static, Result<(), InputError>>),
+}
+
 /// The node, seen from a connection.
 pub(crate) trait Backend: Send + Sync + 'static {
     /// Dropping it detaches the device.
@@ -60,11 +68,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
         request: SignIn,
     ) -> LocalBoxFuture<'static, Result<SignedIn<Self::Link>, Refused>>;
 
-    /// Hands a frame on; waits while the session is busy.
-    fn input(
-        link: &Rc<Self::Link>,
-        input: Input,
-    ) -> impl Future<Output = Result<(), InputError>> + 'static;
+    /// Hands a frame on.
+    fn input(link: &Rc<Self::Link>, input: Input) -> Handed;
 
     /// Whether the node takes no new sessions.
     fn is_draining(&self) -> bool;
@@ -118,12 +123,15 @@ impl Backend for Node {
         })
     }
 
-    fn input(
-        link: &Rc<SessionLink>,
-        input: Input,
-    ) -> impl Future<Output = Result<(), InputError>> + 'static {
-        let link = Rc::clone(link);
-        async move { link.input(input).await }
+    fn input(link: &Rc<SessionLink>, input: Input) -> Handed {
+        match link.offer(input) {
+            Ok(()) => Handed::Now(Ok(())),
+            Err(Offered::Gone) => Handed::Now(Err(InputError::Gone)),
+            Err(Offered::Full(untaken)) => {
+                let link = Rc::clone(link);
+                Handed::Later(Box::pin(async move { link.wait(untaken).await }))
+            }
+        }
     }
 
     fn is_draining(&self) -> bool {

@@ -228,8 +228,9 @@ settings! {
         feed_window_bytes: u64 = 1_048_576, 1_024..=268_435_456;
         /// How long a session outlives its last device, milliseconds.
         session_linger_ms: u64 = 5_000, 0..=3_600_000;
-        /// How long receipts wait for company, milliseconds.
-        receipt_linger_ms: u64 = 50, 0..=10_000;
+        /// How long receipts, acknowledgements on their way to the mailbox, and `accepted`
+        /// frames while the node is busy may wait for company, milliseconds.
+        coalesce_ms: u64 = 40, 0..=10_000;
         /// Offline-queue actors that users are spread over. 0: one for each thread.
         offline_queues: u64 = 0, 0..=1_024;
     }

@@ -87,7 +87,7 @@ impl Settings {
             shards: size(limits.offline_queues),
             sessions_max: size(limits.sessions_max),
             session_linger_ms: limits.session_linger_ms,
-            receipt_linger_ms: limits.receipt_linger_ms,
+            coalesce_ms: limits.coalesce_ms,
             feed_window_bytes: size(limits.feed_window_bytes),
             expire_interval_ms: self.storage.expire_interval_ms,
             fault_injection: self.admin.fault_injection,

@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::ending::Ended;
 use super::{Connection, Core, Phase, scratch};
-use crate::edge::backend::{Backend, RETRY_AFTER_MS, Refused, SignIn, SignedIn};
+use crate::edge::backend::{Backend, Handed, RETRY_AFTER_MS, Refused, SignIn, SignedIn};
 use crate::edge::frame::Incoming;
 use crate::edge::frame_out::{put_pong, put_text};
 
@@ -210,10 +210,12 @@ impl<B: Backend> Core<B> {
         let Phase::Open { link, busy, .. } = &mut self.phase else {
             return;
         };
-        let mut work = Box::pin(B::input(&Rc::clone(link), input));
-        match work.as_mut().poll(cx) {
-            Poll::Ready(outcome) => self.handed_on(outcome),
-            Poll::Pending => *busy = Some(work),
+        match B::input(link, input) {
+            Handed::Now(outcome) => self.handed_on(outcome),
+            Handed::Later(mut work) => match work.as_mut().poll(cx) {
+                Poll::Ready(outcome) => self.handed_on(outcome),
+                Poll::Pending => *busy = Some(work),
+            },
         }
     }
 

@@ -12,7 +12,7 @@ use stonechat_broker::{Command, Event, Input, InputError, Outlet, outlet};
 use stonechat_protocol::{Accepted, CloseReason, ErrorCode, UserId};
 use tokio::sync::Notify;
 
-use super::super::backend::{Backend, Refused, SignIn, SignedIn};
+use super::super::backend::{Backend, Handed, Refused, SignIn, SignedIn};
 
 /// What the script has seen, and the switches it obeys.
 #[derive(Default)]
@@ -97,12 +97,9 @@ impl Backend for Scripted {
         })
     }
 
-    fn input(
-        link: &Rc<Link>,
-        input: Input,
-    ) -> impl Future<Output = Result<(), InputError>> + 'static {
+    fn input(link: &Rc<Link>, input: Input) -> Handed {
         let link = Rc::clone(link);
-        async move {
+        Handed::Later(Box::pin(async move {
             let mut answer = Ok(());
             if let Some(Command::Send { id, to, .. }) = &input.command {
                 match to.as_str() {
@@ -121,7 +118,7 @@ impl Backend for Scripted {
             }
             link.script.inputs.lock().push(input);
             answer
-        }
+        }))
     }
 
     fn is_draining(&self) -> bool {

@@ -1,0 +1,67 @@
+//! What may wait a little, to be done for many messages at once.
+//!
+//! Acknowledgements on their way to the store are cumulative: one for every few
+//! milliseconds says as much as one for each message. Receipts, and answers to
+//! sends while the node is busy, share the write of a message that is likely to
+//! come (contract D8). Nothing waits longer than one tick, while the node is busy
+//! acknowledgements and receipts [`BUSY_TICKS`]; an idle session has none.
+
+use std::time::Duration;
+
+use stonechat_actors::Ctx;
+
+use super::Session;
+use super::devices::Device;
+
+/// Ticks that acknowledgements and receipts may wait while the node is busy: then there is
+/// more to be done at once, and less hurry where everything takes its time.
+const BUSY_TICKS: u8 = 4;
+
+impl Session {
+    /// Sees to it that a tick comes.
+    pub(super) fn tick_later(&mut self, ctx: &mut Ctx<Self>) {
+        if !std::mem::replace(&mut self.ticking, true) {
+            let after = Duration::from_millis(self.shared.config.coalesce_ms);
+            ctx.run_later(after, Self::tick);
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Ctx<Self>) {
+        self.ticking = false;
+        self.ticks_held += 1;
+        let flush = !std::mem::take(&mut self.busy) || self.ticks_held >= BUSY_TICKS;
+        if flush {
+            self.ticks_held = 0;
+        }
+        let mut at = 0;
+        while let Some(device) = self.devices.get_mut(at) {
+            let connection = device.slot.connection;
+            device.in_talk = [device.in_talk[1], false];
+            if flush {
+                self.tell_held_ack(connection, ctx);
+                self.flush_receipts(connection, ctx);
+            }
+            // Flushing may have dropped the device.
+            if let Some(device) = self.devices.get(at)
+                && device.slot.connection == connection
+            {
+                device.slot.outlet.hurry();
+                at += 1;
+            }
+        }
+        let holds = |device: &Device| device.ack_held || !device.receipts.is_empty();
+        if self.devices.iter().any(holds) {
+            self.tick_later(ctx);
+        }
+    }
+
+    /// Passes on what a device has acknowledged since the store was told last.
+    pub(super) fn tell_held_ack(&mut self, connection: u64, ctx: &mut Ctx<Self>) {
+        if let Some(at) = self.device_at(connection)
+            && std::mem::take(&mut self.devices[at].ack_held)
+        {
+            let cursor = self.devices[at].feed.cursor();
+            self.tell_ack(connection, cursor, ctx);
+        }
+    }
+}
