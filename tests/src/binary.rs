@@ -6,13 +6,22 @@ use std::sync::OnceLock;
 
 use cargo_metadata::Message;
 
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has this process test the server at `path`; for commands that are told by a flag.
+///
+/// # Panics
+/// When another one is in use already.
+pub fn choose(path: PathBuf) {
+    assert!(BINARY.set(path).is_ok(), "a binary is in use already");
+}
+
 /// Path of the `stonechat` binary: `STONECHAT_BIN` when set, else built once for this process with
 /// the profile these tests were built with.
 ///
 /// # Panics
 /// When it cannot be built.
 pub fn stonechat() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| std::env::var_os("STONECHAT_BIN").map_or_else(build, PathBuf::from))
 }
 

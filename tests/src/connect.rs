@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
-use tokio_tungstenite::{Connector, client_async_tls_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::{DEADLINE, Node, WsClient};
 
 /// Name of the subprotocol.
 pub const SUBPROTOCOL: &str = "stonechat.v1.json";
+
+/// A WebSocket.
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// How to connect.
 #[derive(Clone)]
@@ -100,6 +103,15 @@ impl Connect {
     }
 
     async fn open_unbounded(&self) -> Result<WsClient, Refused> {
+        let (socket, headers) = self.socket().await?;
+        Ok(WsClient::new(socket, headers))
+    }
+
+    /// The bare WebSocket and the headers of the 101, for what has no use for a [`WsClient`].
+    ///
+    /// # Errors
+    /// [`Refused`] when the server does not upgrade.
+    pub async fn socket(&self) -> Result<(Socket, HeaderMap), Refused> {
         let broken = |error: &dyn std::fmt::Display| Refused::broken(&error.to_string());
         let address = self.address.parse().map_err(|error| broken(&error))?;
         let socket = TcpSocket::new_v4().map_err(|error| broken(&error))?;
@@ -137,7 +149,7 @@ impl Connect {
         }
         let connector = self.tls.clone().map_or(Connector::Plain, Connector::Rustls);
         match client_async_tls_with_config(request, stream, None, Some(connector)).await {
-            Ok((socket, response)) => Ok(WsClient::new(socket, response.headers().clone())),
+            Ok((socket, response)) => Ok((socket, response.headers().clone())),
             Err(tungstenite::Error::Http(response)) => Err(Refused {
                 status: response.status().as_u16(),
                 headers: Box::new(response.headers().clone()),

@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod binary;
 pub mod connect;
+pub mod crash;
 pub mod node;
 pub mod options;
 pub mod raw;

@@ -26,8 +26,10 @@ pub struct Endpoint {
 pub struct Node {
     options: NodeOptions,
     dir: TempDir,
+    data_dir: PathBuf,
     child: Option<Child>,
     endpoint: Arc<Mutex<Endpoint>>,
+    log_seen: usize,
 }
 
 /// What a finished command left.
@@ -134,9 +136,11 @@ impl Node {
             .expect("a temporary directory");
         let node = Self {
             options,
+            data_dir: dir.path().join("data"),
             dir,
             child: None,
             endpoint: Arc::default(),
+            log_seen: 0,
         };
         node.write_config();
         node
@@ -149,7 +153,12 @@ impl Node {
 
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.data_dir.clone()
+    }
+
+    /// Has the next start use another directory.
+    pub fn move_data(&mut self, data_dir: PathBuf) {
+        self.data_dir = data_dir;
     }
 
     /// Its configuration file.
@@ -228,6 +237,16 @@ impl Node {
     /// # Panics
     /// When it exits or is not ready by the deadline.
     pub fn launch(&mut self) {
+        if let Err(why) = self.try_launch() {
+            panic!("{why}\n{}", self.log_tail());
+        }
+    }
+
+    /// Starts the process and does not wait.
+    ///
+    /// # Panics
+    /// When it cannot be started at all.
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the node is running");
         let log = OpenOptions::new()
             .create(true)
@@ -241,13 +260,21 @@ impl Node {
             .stderr(log)
             .spawn()
             .expect("the server can be started");
-        let pid = child.id();
         self.child = Some(child);
+    }
+
+    /// [`Node::launch`] that says how it failed. The log says why.
+    ///
+    /// # Errors
+    /// It exited, or was not ready in time.
+    pub fn try_launch(&mut self) -> Result<(), String> {
+        self.spawn();
+        let pid = self.pid();
         let end = Instant::now() + 2 * DEADLINE;
         loop {
             if let Some(status) = self.exited() {
                 self.child = None;
-                panic!("the node exited at start: {status}\n{}", self.log_tail());
+                return Err(format!("the node exited at start: {status}"));
             }
             if let Some(endpoint) = self.published(pid) {
                 let admin = Admin::new(&endpoint.admin_listen, None);
@@ -256,14 +283,12 @@ impl Node {
                     .is_some_and(|r| r.status == 200)
                 {
                     *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = endpoint;
-                    return;
+                    return Ok(());
                 }
             }
-            assert!(
-                Instant::now() < end,
-                "the node is not ready\n{}",
-                self.log_tail()
-            );
+            if Instant::now() >= end {
+                return Err("the node is not ready".to_owned());
+            }
             std::thread::sleep(POLL_EVERY);
         }
     }
@@ -346,6 +371,26 @@ impl Node {
         assert!(status.success(), "signal {name} could not be sent");
     }
 
+    /// Stops the process where it is; when this returns none of its threads runs any more.
+    ///
+    /// # Panics
+    /// When it does not stop.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.pid());
+        eventually("every thread of the node stands still", || {
+            std::fs::read_dir(&tasks)
+                .ok()?
+                .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok())
+                // The state follows the name, which is in parentheses.
+                .all(|stat| {
+                    let state = stat.rsplit(") ").next();
+                    state.is_some_and(|state| state.starts_with(['T', 'Z']))
+                })
+                .then_some(())
+        });
+    }
+
     /// Waits for the process to end by itself.
     ///
     /// # Panics
@@ -406,8 +451,25 @@ impl Node {
     /// # Panics
     /// When there is such a line.
     pub fn assert_clean_log(&self) {
+        let unexpected = self.unexpected_log();
+        assert!(
+            unexpected.is_empty(),
+            "unexpected errors in the node's log:\n{}",
+            unexpected.join("\n")
+        );
+    }
+
+    /// Such lines that have not been taken yet; taken, they no longer fail anything.
+    pub fn take_unexpected_log(&mut self) -> Vec<String> {
+        let unexpected = self.unexpected_log();
+        self.log_seen = self.log().len();
+        unexpected
+    }
+
+    fn unexpected_log(&self) -> Vec<String> {
         let log = self.log();
-        let unexpected: Vec<&str> = log
+        log.get(self.log_seen..)
+            .unwrap_or_default()
             .lines()
             .filter(|line| {
                 let error = serde_json::from_str::<Value>(line)
@@ -421,12 +483,8 @@ impl Node {
                     .iter()
                     .any(|part| line.contains(part))
             })
-            .collect();
-        assert!(
-            unexpected.is_empty(),
-            "unexpected errors in the node's log:\n{}",
-            unexpected.join("\n")
-        );
+            .map(str::to_owned)
+            .collect()
     }
 }
 

@@ -47,7 +47,14 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("stonechat-tests", &[]),
     // Tasks for developers: no server in them, so that they build fast.
-    ("xtask", &["stonechat-protocol", "stonechat-delivery"]),
+    (
+        "xtask",
+        &[
+            "stonechat-protocol",
+            "stonechat-delivery",
+            "stonechat-tests",
+        ],
+    ),
 ];
 
 /// Library (or family, with a star), and the only crates that may name it.

@@ -4,6 +4,7 @@
 
 use clap::Parser;
 
+mod crash;
 mod handshakes;
 mod memory;
 mod schema;
@@ -16,8 +17,12 @@ mod sim;
 enum Task {
     /// Processor time of the server for a TLS handshake, full and resumed.
     Handshakes(handshakes::Args),
+    /// kill -9 of the server in mid-load, over and over; nothing accepted may be missing.
+    Kill(crash::KillArgs),
     /// Resident memory of the server for each idle connection.
     Memory(memory::Args),
+    /// Power cuts in mid-load, over and over; nothing accepted may be missing. Needs root.
+    Powercut(crash::PowerCutArgs),
     /// JSON Schemas of the frames, from the Rust types.
     Schema(schema::SchemaArgs),
     /// The delivery simulation over many seeds, or one seed again.
@@ -27,7 +32,9 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Handshakes(args) => handshakes::run(&args),
+        Task::Kill(args) => crash::kill(&args),
         Task::Memory(args) => memory::run(&args),
+        Task::Powercut(args) => crash::powercut(args),
         Task::Schema(args) => schema::run(&args),
         Task::Sim(args) => sim::run(&args),
     }

@@ -1,0 +1,337 @@
+//! Rounds of crashes: load, a crash at a random moment, a restart, and the verdict.
+//!
+//! State is carried over: the next round goes on where the last one recovered, with the same
+//! users, devices and truth.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::disk::{Disk, DiskShelf};
+use super::facts::{Breach, Counts};
+use super::fleet::{Fleet, FleetOptions};
+use crate::{Node, NodeOptions};
+
+/// Bytes of a disk.
+const DISK_BYTES: u64 = 512 << 20;
+/// Longest wait for a round's messages to arrive after the restart.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+
+/// What kind of crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crash {
+    /// The process ends; what it wrote stays.
+    Kill,
+    /// The machine ends; only what reached the disk stays.
+    PowerCut,
+}
+
+/// A run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// What kind of crash.
+    pub crash: Crash,
+    /// How many.
+    pub rounds: u32,
+    /// Where the randomness comes from.
+    pub seed: u64,
+    /// Users.
+    pub users: usize,
+    /// Sends of a device in a round, at most.
+    pub sends_max: usize,
+    /// Where images are kept, instead of the directory for temporary files.
+    pub dir: Option<PathBuf>,
+}
+
+/// One round.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Which settings the store had.
+    pub store: &'static str,
+    /// How long the load had run.
+    pub loaded: Duration,
+    /// Crashes in it: one in mid-load, and perhaps some during the starts that followed.
+    pub crashes: u32,
+    /// What happened in it.
+    pub counts: Counts,
+    /// Breaches in it.
+    pub breaches: u64,
+}
+
+/// All of it.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Rounds that were run.
+    pub rounds: u32,
+    /// Crashes, those during starts included.
+    pub crashes: u32,
+    /// Figures.
+    pub counts: Counts,
+    /// How often each promise was broken, by name.
+    pub breaches: Value,
+    /// All breaches.
+    pub breaches_total: u64,
+    /// The first of them in words.
+    pub notes: Vec<String>,
+    /// End of the server's log when there was a breach.
+    pub log: String,
+}
+
+/// Settings of the store, so that crashes hit all it does: by default little but the journal, then
+/// moving house all the time, then segments that come and go.
+const STORES: [(&str, &[(&str, &str)]); 3] = [
+    ("default", &[]),
+    (
+        "moving",
+        &[
+            ("storage.segment_bytes_max", "262144"),
+            ("storage.segment_age_ms_max", "200"),
+            ("storage.journal_bytes_max", "4194304"),
+            ("storage.migrate_after_ms", "50"),
+        ],
+    ),
+    (
+        "small",
+        &[
+            ("storage.segment_bytes_max", "65536"),
+            ("storage.segment_age_ms_max", "100"),
+            ("storage.journal_bytes_max", "1048576"),
+            ("storage.migrate_after_ms", "10"),
+        ],
+    ),
+];
+
+fn node_options(store: usize) -> NodeOptions {
+    let (_, settings) = STORES[store];
+    let options = NodeOptions::new().set("storage.reserve_bytes", "1048576");
+    let set = |options: NodeOptions, (key, value): &(&str, &str)| options.set(key, value);
+    settings.iter().fold(options, set)
+}
+
+/// The server, and the disk it stands on when that can lose its power.
+struct Rig {
+    // The node goes first: nothing can be unmounted under it.
+    node: Node,
+    disk: Option<(DiskShelf, Disk)>,
+}
+
+impl Rig {
+    fn new(options: &RunOptions) -> Result<Self, String> {
+        let mut node = Node::prepared(node_options(0));
+        let disk = match options.crash {
+            Crash::Kill => None,
+            Crash::PowerCut => {
+                let mut shelf = DiskShelf::new(options.dir.as_deref())?;
+                let disk = shelf.make(DISK_BYTES).map_err(|error| error.to_string())?;
+                node.move_data(disk.path().join("data"));
+                Some((shelf, disk))
+            }
+        };
+        Ok(Self { node, disk })
+    }
+
+    /// Ends the server this way; the next start finds what that left.
+    fn crash(&mut self) -> io::Result<()> {
+        let Some((shelf, disk)) = &mut self.disk else {
+            self.node.kill9();
+            return Ok(());
+        };
+        self.node.freeze();
+        let copied = shelf.copy(disk)?;
+        self.node.kill9();
+        let left = copied.mount()?;
+        self.node.move_data(left.path().join("data"));
+        std::mem::replace(disk, left).remove()
+    }
+}
+
+/// Runs the rounds. `each` hears of every round; setting `interrupted` ends the run after the round
+/// under way.
+///
+/// # Errors
+/// When it cannot be done here: what is missing. A broken promise is no error but in the summary.
+pub fn run(
+    options: &RunOptions,
+    interrupted: &AtomicBool,
+    mut each: impl FnMut(&Round),
+) -> Result<Summary, String> {
+    let mut rig = Rig::new(options)?;
+    rig.node.try_launch()?;
+    let mut fleet = Fleet::muster(
+        &rig.node,
+        FleetOptions {
+            users: options.users,
+            sends_max: options.sends_max,
+            seed: options.seed,
+            refusals: false,
+        },
+    );
+    let mut done = 0;
+    let mut crashes = 0;
+    for number in 1..=options.rounds {
+        let last = number == options.rounds || interrupted.load(Ordering::Relaxed);
+        let round = round(&mut rig, &mut fleet, number, last)?;
+        done += 1;
+        crashes += round.crashes;
+        each(&round);
+        if last || round.breaches > 0 {
+            break;
+        }
+    }
+    let truth = fleet.truth();
+    let log = match truth.breaches_total() {
+        0 => String::new(),
+        _ => rig.node.log_tail(),
+    };
+    Ok(Summary {
+        rounds: done,
+        crashes,
+        counts: truth.counts(),
+        breaches: truth.breaches_json(),
+        breaches_total: truth.breaches_total(),
+        notes: truth.notes().to_vec(),
+        log,
+    })
+}
+
+fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Round, String> {
+    let failed = |error: io::Error| error.to_string();
+    let before = fleet.truth().counts();
+    let breaches_before = fleet.truth().breaches_total();
+    let due = fleet.due(number, last);
+    let span = fleet.moment(100, 900);
+    let began = Instant::now();
+    let load = fleet.load(&rig.node, due);
+    // Not a wait for anything: the crash comes when it comes.
+    std::thread::sleep(span);
+    let loaded = began.elapsed();
+    rig.crash().map_err(failed)?;
+    fleet.unload(load);
+    let mut crashes = 1;
+    let store = fleet.below(STORES.len());
+    rig.node.reconfigure(|_| node_options(store));
+    // Crashes come in company: some while the server is on its way up again.
+    while fleet.one_in(3) && crashes < 4 {
+        rig.node.spawn();
+        std::thread::sleep(fleet.moment(0, 120));
+        rig.crash().map_err(failed)?;
+        crashes += 1;
+    }
+    match rig.node.try_launch() {
+        Ok(()) => {
+            fleet.settle(&rig.node, due, SETTLE_MAX);
+        }
+        Err(why) => fleet.truth().breach(Breach::Other, || why),
+    }
+    for line in rig.node.take_unexpected_log() {
+        fleet.truth().breach(Breach::Other, || line);
+    }
+    let truth = fleet.truth();
+    Ok(Round {
+        number,
+        store: STORES[store].0,
+        loaded,
+        crashes,
+        counts: truth.counts().since(before),
+        breaches: truth.breaches_total() - breaches_before,
+    })
+}
+
+impl Round {
+    /// For people.
+    pub fn line(&self, crash: Crash) -> String {
+        let what = match crash {
+            Crash::Kill => "kill",
+            Crash::PowerCut => "cut",
+        };
+        let Counts {
+            sent,
+            accepted,
+            duplicates,
+            delivered,
+            redelivered,
+            receipts,
+            ..
+        } = self.counts;
+        let verdict = match self.breaches {
+            0 => "ok".to_owned(),
+            n => format!("{n} BREACHES"),
+        };
+        format!(
+            "{what} {:>3}  store {:<7}  after {:>3} ms, {} in all  sent {sent:>5}  accepted {accepted:>5} \
+             (again {duplicates:>3})  delivered {delivered:>5} (again {redelivered:>4})  receipts \
+             {receipts:>4}  {verdict}",
+            self.number,
+            self.store,
+            self.loaded.as_millis(),
+            self.crashes,
+        )
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "round": self.number,
+            "store": self.store,
+            "loaded_ms": u64::try_from(self.loaded.as_millis()).unwrap_or(u64::MAX),
+            "crashes": self.crashes,
+            "counts": counts_json(self.counts),
+            "breaches": self.breaches,
+        })
+    }
+}
+
+fn counts_json(counts: Counts) -> Value {
+    json!({
+        "sent": counts.sent,
+        "accepted": counts.accepted,
+        "duplicates": counts.duplicates,
+        "refused": counts.refused,
+        "delivered": counts.delivered,
+        "redelivered": counts.redelivered,
+        "receipts": counts.receipts,
+    })
+}
+
+impl Summary {
+    /// For people.
+    pub fn text(&self) -> String {
+        let breaches = self.breaches.as_object().map(|by_name| {
+            let said = by_name.iter().map(|(name, n)| format!("{name} {n}"));
+            said.collect::<Vec<_>>().join(", ")
+        });
+        let mut text = format!(
+            "{} rounds, {} crashes: accepted {}, delivered {}; {}",
+            self.rounds,
+            self.crashes,
+            self.counts.accepted,
+            self.counts.delivered,
+            breaches.unwrap_or_default()
+        );
+        for note in &self.notes {
+            text.push_str("\n  ");
+            text.push_str(note);
+        }
+        if !self.log.is_empty() {
+            text.push('\n');
+            text.push_str(&self.log);
+        }
+        text
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "rounds": self.rounds,
+            "crashes": self.crashes,
+            "counts": counts_json(self.counts),
+            "breaches": self.breaches,
+            "notes": self.notes,
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! Crashes in mid-load, the short version: `cargo xtask powercut` and `cargo xtask kill` run as many
+//! as there is time for.
+
+use std::sync::atomic::AtomicBool;
+
+use stonechat_tests::crash::disk::DiskShelf;
+use stonechat_tests::crash::{Crash, RunOptions, run};
+use stonechat_tests::heavy;
+
+const ROUNDS: u32 = 10;
+
+fn ten(crash: Crash, seed: u64) {
+    let _heavy = heavy();
+    let options = RunOptions {
+        crash,
+        rounds: ROUNDS,
+        seed,
+        users: 16,
+        sends_max: 400,
+        dir: None,
+    };
+    let summary = run(&options, &AtomicBool::new(false), |round| {
+        println!("{}", round.line(crash));
+    });
+    let summary = summary.expect("the rounds can be run");
+    assert_eq!(summary.breaches_total, 0, "seed {seed}: {}", summary.text());
+    assert_eq!(summary.rounds, ROUNDS);
+    // Idle rounds would prove nothing.
+    let accepted = summary.counts.accepted;
+    assert!(
+        accepted > u64::from(ROUNDS) * 50,
+        "only {accepted} accepted"
+    );
+    assert!(summary.counts.receipts > 0);
+}
+
+#[test]
+fn ten_kills_lose_double_and_reorder_nothing() {
+    ten(Crash::Kill, 1);
+}
+
+/// Skipped, with a word, where images cannot be mounted.
+#[test]
+fn ten_power_cuts_lose_double_and_reorder_nothing() {
+    if let Err(missing) = DiskShelf::new(None) {
+        eprintln!("NOT RUN: no power cuts here: {missing}");
+        return;
+    }
+    ten(Crash::PowerCut, 2);
+}
