@@ -3,11 +3,53 @@
 
 mod common;
 
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use common::{config, device, id, run, soon, user};
+use common::{config, device, id, run, soon, until, user};
 use stonechat_broker::commit_sink;
-use stonechat_mailbox::{JournalStore, Store, StoreConfig};
+use stonechat_mailbox::{Faults, JournalStore, Store, StoreConfig, WriteFault};
+
+/// A disk whose syncs take as long as the test wants.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    shut: bool,
+    waiting: bool,
+}
+
+impl Gate {
+    fn shut(&self, shut: bool) {
+        self.state.lock().expect("never poisoned").shut = shut;
+        self.moved.notify_all();
+    }
+
+    fn is_waited_at(&self) -> bool {
+        self.state.lock().expect("never poisoned").waiting
+    }
+}
+
+impl Faults for Gate {
+    fn write(&self, _bytes: usize) -> WriteFault {
+        WriteFault::None
+    }
+
+    fn sync(&self) -> Option<io::Error> {
+        let mut state = self.state.lock().expect("never poisoned");
+        while state.shut {
+            state.waiting = true;
+            state = self.moved.wait(state).expect("never poisoned");
+        }
+        state.waiting = false;
+        None
+    }
+}
 
 /// Told before its acknowledgement is durable, a watermark would step back (contract D8).
 #[test]
@@ -64,6 +106,45 @@ fn a_backlog_that_was_sent_counts_as_sent() {
             let mailbox = mailbox.expect("opens").expect("is there");
             let state = mailbox.device(&device("laptop")).expect("is known");
             assert_eq!((state.cursor, state.sent), (0, message.seq));
+            soon("closing", store.close()).await.expect("closes");
+        },
+    );
+}
+
+/// The same for a message whose commit was under way when the device signed in: the note that
+/// it is connected can only be in the next one.
+#[test]
+fn a_message_committed_during_the_sign_in_counts_as_sent() {
+    let gate = Arc::new(Gate::default());
+    let faults = Arc::clone(&gate);
+    run(
+        config(),
+        |settings| {
+            settings.lazy_flush = Duration::from_secs(10);
+            settings.faults = Some(faults);
+        },
+        async |node| {
+            node.create(&["alice", "bob"]).await;
+            let alice = node.attach("alice/phone").await;
+            soon("all is written", node.store.flush())
+                .await
+                .expect("flushes");
+            gate.shut(true);
+            alice.send(1, "bob").await;
+            until("the message is being synced", || gate.is_waited_at()).await;
+            let mut bob = node.attach("bob/laptop").await;
+            gate.shut(false);
+            let message = bob.message().await;
+
+            let image = tempfile::tempdir().expect("a directory");
+            let image = image.path().join("image");
+            node.store.crash_into(&image).expect("copies");
+            let (commits, _sink) = commit_sink();
+            let store = JournalStore::open(StoreConfig::new(&image), commits).expect("opens");
+            let mailbox = soon("bob", store.open(&user("bob"))).await;
+            let mailbox = mailbox.expect("opens").expect("is there");
+            let sent = mailbox.device(&device("laptop")).map(|state| state.sent);
+            assert_eq!(sent, Some(message.seq));
             soon("closing", store.close()).await.expect("closes");
         },
     );

@@ -217,12 +217,9 @@ impl Session {
             .store(rev.unwrap_or(receipts_seen), Ordering::Release);
         self.catch_up_receipts(slot.connection, ctx);
         let connection = slot.connection;
-        if self.anchor.mailbox.last_seq() <= state.sent {
-            self.start_feed(connection, ctx);
-            return;
-        }
-        // What it was never sent comes only once it is durable that the device is connected:
-        // after a crash all of that counts as sent before (contract D4). Should the store be
+        // Nothing comes before it is durable that the device is connected: after a crash all that
+        // was not acknowledged counts as sent before (contract D4). That holds for an empty mailbox
+        // too, for a message may be on its way to the disk ahead of that note. Should the store be
         // unable to, the messages are worth more than the mark.
         let noted = self.shared.store.flush();
         ctx.spawn_then(noted, move |me, _, ctx| me.start_feed(connection, ctx));
