@@ -132,8 +132,14 @@ fn a_message_committed_during_the_sign_in_counts_as_sent() {
             gate.shut(true);
             alice.send(1, "bob").await;
             until("the message is being synced", || gate.is_waited_at()).await;
-            let mut bob = node.attach("bob/laptop").await;
-            gate.shut(false);
+            let mailbox = soon("bob", node.store.open(&user("bob"))).await;
+            let mailbox = mailbox.expect("opens").expect("is there");
+            let attached = async {
+                let laptop = device("laptop");
+                until("he is noted", || mailbox.device(&laptop).is_some()).await;
+                gate.shut(false);
+            };
+            let (mut bob, ()) = tokio::join!(node.attach("bob/laptop"), attached);
             let message = bob.message().await;
 
             let image = tempfile::tempdir().expect("a directory");

@@ -117,12 +117,19 @@ impl Handle<Connect> for Session {
             }));
             return;
         }
-        let work = self
-            .shared
-            .store
-            .attach(&mailbox, &connect.device, now_ms());
+        let store = Arc::clone(&self.shared.store);
+        let attached = store.attach(&mailbox, &connect.device, now_ms());
+        let work = async move {
+            let state = attached.await?;
+            // Nothing is sent to it before it is durable that it is connected: after a crash all
+            // that was not acknowledged counts as sent before (contract D4). That holds for an
+            // empty mailbox too, for a message may be on its way to the disk ahead of that note.
+            // Should the store be unable to, the messages are worth more than the mark.
+            let _ = store.flush().await;
+            Ok(state)
+        };
         let (ack, rev, reply) = (connect.ack, connect.rev, connect.reply);
-        settle(self, ctx, work, move |me, state, ctx| {
+        ctx.spawn_then(work, move |me, state, ctx| {
             me.connected(&slot, state, (ack, rev), reply, ctx);
         });
     }
@@ -216,13 +223,7 @@ impl Session {
         slot.receipts_told
             .store(rev.unwrap_or(receipts_seen), Ordering::Release);
         self.catch_up_receipts(slot.connection, ctx);
-        let connection = slot.connection;
-        // Nothing comes before it is durable that the device is connected: after a crash all that
-        // was not acknowledged counts as sent before (contract D4). That holds for an empty mailbox
-        // too, for a message may be on its way to the disk ahead of that note. Should the store be
-        // unable to, the messages are worth more than the mark.
-        let noted = self.shared.store.flush();
-        ctx.spawn_then(noted, move |me, _, ctx| me.start_feed(connection, ctx));
+        self.start_feed(slot.connection, ctx);
     }
 
     fn add_device(&mut self, slot: Arc<Slot>, state: &DeviceState) {
