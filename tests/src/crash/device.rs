@@ -23,6 +23,8 @@ use super::manner::{Manner, Orders};
 use super::truth::{Devices, Truth};
 use crate::connect::{Connect, Socket};
 
+/// What was refused for want of a disk goes again after about so many ticks.
+const RETRY_TICKS: u32 = 10;
 /// How often a device looks at what is due.
 const TICK: Duration = Duration::from_millis(15);
 
@@ -32,6 +34,9 @@ struct Pending {
     id: Uuid,
     frame: String,
     resent: bool,
+    /// It was told `storage_unavailable`: it goes again under the same id unless something later
+    /// of this device is accepted.
+    refused: bool,
 }
 
 /// A device and what of it survives everything.
@@ -209,6 +214,7 @@ impl Device {
         socket.feed(Message::text(hello)).await.ok()?;
         for pending in &mut self.unanswered {
             pending.resent = true;
+            pending.refused = false;
             let frame = Message::text(pending.frame.clone());
             socket.feed(frame).await.ok()?;
         }
@@ -231,6 +237,15 @@ impl Device {
             return Some(());
         }
         let mut said = false;
+        let all_refused = self.unanswered.iter().all(|pending| pending.refused);
+        if all_refused && self.random.random_ratio(1, RETRY_TICKS) {
+            for pending in &mut self.unanswered {
+                (pending.resent, pending.refused) = (true, false);
+                let frame = Message::text(pending.frame.clone());
+                socket.feed(frame).await.ok()?;
+                said = true;
+            }
+        }
         while *sends_left > 0 && self.unanswered.len() < manner.window {
             *sends_left -= 1;
             let frame = self.compose(truth);
@@ -303,6 +318,7 @@ impl Device {
             id,
             frame: frame.clone(),
             resent: false,
+            refused: false,
         });
         frame
     }
@@ -334,16 +350,7 @@ impl Device {
     ) -> Result<(), String> {
         match frame.kind {
             "welcome" => connection.welcomed = true,
-            "accepted" => {
-                let id = frame.id.ok_or("without an id")?;
-                let awaited = self.unanswered.front();
-                let resent = awaited.is_some_and(|pending| pending.resent);
-                let awaited = awaited.map(|pending| pending.id);
-                truth.accepted(self.number, id, awaited, frame.duplicate, resent);
-                if awaited == Some(id) {
-                    self.unanswered.pop_front();
-                }
-            }
+            "accepted" => self.accepted(frame, truth)?,
             "message" => self.message(frame, connection, truth)?,
             "receipt" => {
                 let rev = frame.rev.ok_or("without rev")?;
@@ -359,10 +366,18 @@ impl Device {
                 let code = frame.code.unwrap_or_default();
                 let id = frame.reference.ok_or("an error that answers nothing")?;
                 match self.unanswered.iter().position(|send| send.id == id) {
+                    Some(at) if orders.disk_fails && code == "storage_unavailable" => {
+                        self.unanswered[at].refused = true;
+                        truth.put_off();
+                    }
                     Some(at) => {
                         self.unanswered.remove(at);
-                        let expected = orders.refusals && code == "storage_unavailable";
-                        truth.refused(self.number, id, code, expected);
+                        truth.refused(self.number, id);
+                        // Something later was accepted, but this device did not hear of it.
+                        let overtaken = orders.disk_fails && code == "id_too_old";
+                        if !overtaken {
+                            return Err("refused".to_owned());
+                        }
                     }
                     // A `read` too many at a time: the next one says as much.
                     None if code == "internal" && truth.has_got(self.number, id) => {}
@@ -370,11 +385,29 @@ impl Device {
                 }
             }
             "pong" => connection.fenced = connection.fence == frame.nonce,
+            "bye" if orders.disk_fails => connection.bye = true,
             "bye" => {
                 connection.bye = true;
                 return Err("nobody asked the server to say goodbye".to_owned());
             }
             _ => return Err("unknown type".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn accepted(&mut self, frame: &Frame<'_>, truth: &mut Truth) -> Result<(), String> {
+        let id = frame.id.ok_or("without an id")?;
+        let at = self.unanswered.iter().position(|pending| !pending.refused);
+        let awaited = at.and_then(|at| self.unanswered.get(at));
+        let resent = awaited.is_some_and(|pending| pending.resent);
+        let awaited = awaited.map(|pending| pending.id);
+        truth.accepted(self.number, id, awaited, frame.duplicate, resent);
+        if let (Some(at), true) = (at, awaited == Some(id)) {
+            // What was refused before it cannot go again under its id.
+            for refused in self.unanswered.drain(..at) {
+                truth.refused(self.number, refused.id);
+            }
+            self.unanswered.pop_front();
         }
         Ok(())
     }

@@ -67,8 +67,10 @@ pub struct Counts {
     pub accepted: u64,
     /// Of these answered as duplicates after a resend.
     pub duplicates: u64,
-    /// Refused.
+    /// Refused for good.
     pub refused: u64,
+    /// Refusals for want of a disk.
+    pub put_off: u64,
     /// Handed to an application, summed over devices.
     pub delivered: u64,
     /// Came again after a reconnect and were dropped.
@@ -86,6 +88,7 @@ impl Counts {
             accepted: self.accepted - before.accepted,
             duplicates: self.duplicates - before.duplicates,
             refused: self.refused - before.refused,
+            put_off: self.put_off - before.put_off,
             delivered: self.delivered - before.delivered,
             redelivered: self.redelivered - before.redelivered,
             receipts: self.receipts - before.receipts,

@@ -33,8 +33,8 @@ pub struct FleetOptions {
     pub sends_max: usize,
     /// Where the randomness comes from.
     pub seed: u64,
-    /// Senders may be told `storage_unavailable`.
-    pub refusals: bool,
+    /// The disk will fail.
+    pub disk_fails: bool,
 }
 
 /// All devices and what is known of them.
@@ -147,10 +147,15 @@ impl Fleet {
             })
             .collect();
         let orders = Orders {
-            refusals: self.options.refusals,
+            disk_fails: self.options.disk_fails,
             ..Orders::default()
         };
         self.begin(node, orders, manners)
+    }
+
+    /// Ends the load with the server still there.
+    pub fn stop(&mut self, phase: Phase) {
+        self.end(phase);
     }
 
     /// Ends the load once the server is gone: what it had said is taken first.
@@ -162,6 +167,23 @@ impl Fleet {
     /// Waits until everybody who is due has everything, then judges what is missing. Whether all
     /// was there.
     pub fn settle(&mut self, node: &Node, due: Devices, deadline: Duration) -> bool {
+        let complete = self.gather(node, due, deadline, |truth| truth.awaited(due).is_none());
+        self.truth().settle(due);
+        complete
+    }
+
+    /// Waits until everybody who is due has got all messages accepted so far; whether they have.
+    pub fn drain(&mut self, node: &Node, due: Devices, deadline: Duration) -> bool {
+        self.gather(node, due, deadline, |truth| !truth.is_missing_any(due))
+    }
+
+    fn gather(
+        &mut self,
+        node: &Node,
+        due: Devices,
+        deadline: Duration,
+        is_complete: impl Fn(&Truth) -> bool,
+    ) -> bool {
         let manners = self
             .devices
             .iter()
@@ -172,20 +194,20 @@ impl Fleet {
             .collect();
         let orders = Orders {
             come_back: true,
+            disk_fails: self.options.disk_fails,
             ..Orders::default()
         };
         let phase = self.begin(node, orders, manners);
         let end = Instant::now() + deadline;
         let mut complete = false;
         while !phase.thread.is_finished() && Instant::now() < end {
-            if !complete && self.truth().awaited(due).is_none() {
+            if !complete && is_complete(&self.truth()) {
                 complete = true;
                 phase.orders.done.store(true, Ordering::Relaxed);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         self.end(phase);
-        self.truth().settle(due);
         complete
     }
 

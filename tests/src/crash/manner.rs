@@ -53,6 +53,6 @@ pub struct Orders {
     pub stop: AtomicBool,
     /// A connection that breaks is made again.
     pub come_back: bool,
-    /// `storage_unavailable` is to be expected.
-    pub refusals: bool,
+    /// The disk fails: sends may be refused with `storage_unavailable`, and the server may go.
+    pub disk_fails: bool,
 }

@@ -168,7 +168,7 @@ pub fn run(
             users: options.users,
             sends_max: options.sends_max,
             seed: options.seed,
-            refusals: false,
+            disk_fails: false,
         },
     );
     let mut done = 0;
@@ -292,6 +292,7 @@ fn counts_json(counts: Counts) -> Value {
         "accepted": counts.accepted,
         "duplicates": counts.duplicates,
         "refused": counts.refused,
+        "put_off": counts.put_off,
         "delivered": counts.delivered,
         "redelivered": counts.redelivered,
         "receipts": counts.receipts,

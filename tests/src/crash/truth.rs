@@ -186,8 +186,8 @@ impl Truth {
         }
     }
 
-    /// A device hears that one of its unanswered sends is refused.
-    pub fn refused(&mut self, device: usize, id: Uuid, code: &str, expected: bool) {
+    /// A send is refused for good: it will not go again under its id.
+    pub fn refused(&mut self, device: usize, id: Uuid) {
         if let Some(sent) = self.sends.get_mut(&id) {
             sent.fate = Fate::Refused;
             self.devices[device].unanswered -= 1;
@@ -198,10 +198,11 @@ impl Truth {
                 });
             }
         }
-        if !expected {
-            let who = self.label(device);
-            self.breach(Breach::Other, || format!("{who}: {id} refused: {code}"));
-        }
+    }
+
+    /// A send is refused for want of a disk; it may go again.
+    pub fn put_off(&mut self) {
+        self.counts.put_off += 1;
     }
 
     // --- what a recipient gets and says
@@ -336,6 +337,11 @@ impl Truth {
             }
         }
         self.late_receipt(due)
+    }
+
+    /// Whether any of these devices has yet to get an accepted message.
+    pub fn is_missing_any(&self, due: Devices) -> bool {
+        numbers(due).any(|number| self.devices[number].missing > 0)
     }
 
     /// The devices had their time: what they still lack is lost.

@@ -140,8 +140,13 @@ fn every_breach_is_told_from_the_others() {
         ("never sent", Breach::Phantom, |t| deliver(t, B, 9, 6)),
         ("refused", Breach::Phantom, |t| {
             send(t, 2);
-            t.refused(A, id(2), "storage_unavailable", true);
+            t.refused(A, id(2));
             deliver(t, B, 2, 6);
+        }),
+        ("delivered, then refused", Breach::Phantom, |t| {
+            send(t, 2);
+            deliver(t, B, 2, 6);
+            t.refused(A, id(2));
         }),
         ("another body", Breach::Phantom, |t| {
             t.sends(A, id(2), BOB, 8);
@@ -175,10 +180,6 @@ fn every_breach_is_told_from_the_others() {
         ("a duplicate of nothing", Breach::Other, |t| {
             send(t, 2);
             t.accepted(A, id(2), Some(id(2)), true, false);
-        }),
-        ("refused for no reason", Breach::Other, |t| {
-            send(t, 2);
-            t.refused(A, id(2), "internal", false);
         }),
         ("again but not marked", Breach::Other, |t| {
             t.dropped(B, 5, id(1), false);
