@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Args;
-use stonechat_delivery::sim::{Campaign, Case, Coverage, Progress, trace_seed};
+use stonechat_delivery::sim::{Campaign, Case, Cell, Coverage, Progress, Sheet, trace_seed};
 
 /// How often progress is printed.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -94,8 +94,16 @@ fn many(args: &SimArgs) -> anyhow::Result<()> {
 }
 
 fn report(coverage: &Coverage, took: Duration) {
-    for case in Case::ALL {
-        println!("{:>12} {case:?}", coverage.count(*case));
+    for (machine, cases) in Case::BY_MACHINE {
+        println!("{machine}");
+        for case in *cases {
+            let count = coverage.count(*case);
+            let hole = if count == 0 { "  <- hole" } else { "" };
+            println!("{count:>14} {case:?}{hole}");
+        }
+    }
+    for sheet in coverage.transitions.sheets() {
+        print_sheet(&sheet);
     }
     println!(
         "{} schedules, {} steps, {} messages accepted, {:.1} s",
@@ -104,8 +112,36 @@ fn report(coverage: &Coverage, took: Duration) {
         coverage.accepted,
         took.as_secs_f64()
     );
-    let missing = coverage.missing();
-    if !missing.is_empty() {
-        println!("never happened: {missing:?}");
+    let holes = coverage.holes();
+    if holes.is_empty() {
+        println!("no holes: every case and every transition that can happen did");
+    } else {
+        println!("holes, which these schedules prove nothing about:");
+        for hole in holes {
+            println!("  {hole}");
+        }
+    }
+}
+
+/// States down, events across; `-` cannot happen.
+fn print_sheet(sheet: &Sheet) {
+    println!("{}, what happened in which state", sheet.machine);
+    print!("{:>14}", "");
+    for event in &sheet.events {
+        print!(" {event:>14}");
+    }
+    println!();
+    for (state, cells) in &sheet.rows {
+        print!("{state:>14}");
+        for cell in cells {
+            let text = match cell {
+                Cell::Impossible => "-".to_owned(),
+                Cell::Count(0) => "HOLE".to_owned(),
+                Cell::Unexpected(count) => format!("!{count}"),
+                Cell::Count(count) => count.to_string(),
+            };
+            print!(" {text:>14}");
+        }
+        println!();
     }
 }

@@ -275,6 +275,19 @@ impl Feed {
         !self.reading && !self.unsure && self.known <= self.position
     }
 
+    /// For the simulation's coverage.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn state(&self) -> crate::sim::FeedState {
+        use crate::sim::FeedState;
+        match (self.reading, self.is_caught_up(), self.blocked) {
+            (true, ..) => FeedState::Reading,
+            (false, true, _) if self.unacked.is_empty() => FeedState::Idle,
+            (false, true, _) => FeedState::Live,
+            (false, false, true) => FeedState::Blocked,
+            (false, false, false) => FeedState::Behind,
+        }
+    }
+
     /// Moves past a message, sending it unless it is the device's own. `false`: no room.
     fn take(&mut self, message: ReadItem, effects: &mut Effects) -> bool {
         if !message.own {

@@ -206,6 +206,22 @@ impl Outbound {
         &self.window
     }
 
+    /// For the simulation's coverage.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn state(&self) -> crate::sim::OutboundState {
+        use crate::sim::OutboundState;
+        let any = |wanted: fn(&State) -> bool| self.slots.iter().any(|slot| wanted(&slot.state));
+        if any(|state| matches!(state, State::Waiting | State::Decided(_))) {
+            OutboundState::Queued
+        } else if any(|state| matches!(state, State::Committing { owed: true, .. })) {
+            OutboundState::Owed
+        } else if self.slots.is_empty() {
+            OutboundState::Idle
+        } else {
+            OutboundState::Unowed
+        }
+    }
+
     fn duplicate(&mut self, id: MessageId, ts_ms: u64) -> SendDecision {
         let owed = |slot: &Slot| !matches!(slot.state, State::Committing { owed: false, .. });
         if !self.slots.iter().any(owed) {

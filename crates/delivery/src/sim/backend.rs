@@ -5,8 +5,10 @@ use stonechat_protocol::ErrorCode;
 
 use super::Sabotage;
 use super::coverage::Case;
+use super::effects::receipts_state;
 use super::plan::DEVICES_MAX;
 use super::store::Record;
+use super::transitions::{FeedEvent, ReceiptsEvent};
 use super::types::{Note, Stage};
 use super::world::World;
 use crate::ReadItem;
@@ -36,6 +38,9 @@ impl World {
             Note::Refused { msg, code, session }
         } else if full {
             self.hit(Case::RefusedMailboxFull);
+            for mailbox in &append.mailboxes {
+                self.store.mailboxes[*mailbox].was_full = true;
+            }
             let code = ErrorCode::MailboxFull;
             Note::Refused { msg, code, session }
         } else {
@@ -46,6 +51,15 @@ impl World {
                 } else {
                     Case::CopyToOwnDevice
                 });
+            }
+            for mailbox in &append.mailboxes {
+                let row = &mut self.store.mailboxes[*mailbox];
+                if std::mem::take(&mut row.was_full) {
+                    self.coverage.hit(Case::MailboxFullThenRoom);
+                }
+                if row.live.len() + row.queued >= quota {
+                    self.coverage.hit(Case::OwnCopyBeyondQuota);
+                }
             }
             self.store.append(append);
             self.check_in_flight(msg);
@@ -92,6 +106,17 @@ impl World {
         if from == self.store.log.len() {
             return false;
         }
+        if !self.calm && self.rng.chance(self.plan.sync_failure) {
+            self.hit(Case::SyncFailed);
+            self.note(|| "the sync fails".to_owned());
+            if !self.sabotaged(Sabotage::BelieveFailedSync) {
+                // What is on the disk cannot be known: the server says nothing and ends.
+                self.crash();
+                return true;
+            }
+        } else {
+            self.store.on_disk = self.store.log.len();
+        }
         self.store.synced = self.store.log.len();
         self.note(|| format!("journal synced from {from}"));
         for lsn in from..self.store.synced {
@@ -129,6 +154,7 @@ impl World {
         };
         if !self.calm && self.rng.chance(self.plan.read_failure) {
             self.hit(Case::FeedReadFailed);
+            self.feed_hears(ix, FeedEvent::ReadFailed);
             if let Some(feed) = &mut self.conns[ix].feed {
                 feed.read_failed();
             }
@@ -147,6 +173,10 @@ impl World {
             self.hit(Case::ExpiredInRead);
             self.expired(user, msg);
         }
+        let last_ms = |(_, msg): &(u64, usize)| self.msgs[*msg].expires_ms == self.now_ms;
+        if batch.items.iter().any(last_ms) {
+            self.hit(Case::ExpiryLastMillisecond);
+        }
         if self.sabotaged(Sabotage::ReadClaimsEnd) {
             batch.upto = self.store.mailboxes[user].last_seq;
             batch.end = true;
@@ -162,6 +192,10 @@ impl World {
 
     fn read_arrives(&mut self, ix: usize, batch: &super::types::Batch) {
         let dev = self.conns[ix].dev;
+        self.feed_hears(ix, FeedEvent::ReadDone);
+        if !batch.end {
+            self.hit(Case::FeedReadBounded);
+        }
         let items = batch.items.iter().map(|&(seq, msg)| ReadItem {
             seq,
             size: self.msgs[msg].size,
@@ -238,8 +272,27 @@ impl World {
     fn step_clock(&mut self) {
         let step = self.rng.range(1, 5000) as u64;
         if self.rng.chance(500) {
-            self.hit(Case::ClockForward);
-            self.now_ms += step;
+            // At times beyond what any message lives.
+            let hours = self.rng.chance(100);
+            self.hit(if hours {
+                Case::ClockForwardHours
+            } else {
+                Case::ClockForward
+            });
+            let before = self.now_ms;
+            self.now_ms += if hours { 7_200_000 } else { step };
+            let past = |(_, msg): &(u64, usize)| {
+                let expires_ms = self.msgs[*msg].expires_ms;
+                (before..self.now_ms).contains(&expires_ms)
+            };
+            if self
+                .store
+                .mailboxes
+                .iter()
+                .any(|row| row.live.iter().any(past))
+            {
+                self.hit(Case::ExpiredByClockStep);
+            }
         } else {
             self.hit(Case::ClockBack);
             self.clock_went_back = true;
@@ -263,26 +316,66 @@ impl World {
         self.note(|| format!("connection {ix} is cut, {up} and {down} frames arrive"));
     }
 
-    /// The process dies. What was written and not synced survives in part.
-    fn crash(&mut self) {
-        let (synced, written) = (self.store.synced, self.store.log.len());
+    /// What a crash leaves of the journal: everything synced, and of the rest what the disk
+    /// happened to write. `false`: torn or missing.
+    fn what_is_left(&mut self) -> Vec<bool> {
+        let (synced, written) = (self.store.on_disk, self.store.log.len());
         let kept = self.rng.range(synced, written);
-        self.hit(Case::Crash);
+        let mut whole: Vec<bool> = (0..written).map(|lsn| lsn < kept).collect();
         if kept > synced {
             self.hit(Case::CrashKeptTail);
         }
         if kept < written {
-            self.hit(Case::CrashLostTail);
-        }
-        self.note(|| format!("crash: {kept} of {written} records kept, {synced} were synced"));
-        self.disturbed = true;
-        for lsn in synced..kept {
-            if let Record::Message { msg, places } = &self.store.log[lsn] {
-                let (msg, places) = (*msg, places.clone());
-                self.became_durable(msg, &places);
+            let torn = self.rng.chance(500);
+            self.hit(if torn {
+                Case::CrashTornRecord
+            } else {
+                Case::CrashLostTail
+            });
+            // Disks do not write in order.
+            if self.rng.chance(300) {
+                for beyond in whole.iter_mut().skip(kept + 1) {
+                    *beyond = self.rng.chance(500);
+                    if *beyond {
+                        self.coverage.hit(Case::CrashKeptBeyondHole);
+                    }
+                }
             }
         }
-        self.store.recover(kept, &self.msgs);
+        whole
+    }
+
+    /// The process dies. What was written and not synced survives in part.
+    fn crash(&mut self) {
+        self.hit(Case::Crash);
+        let (synced, written) = (self.store.on_disk, self.store.log.len());
+        let left = self.what_is_left();
+        self.disturbed = true;
+        let (before, marks) = self.store.recover(&left, &self.msgs);
+        let kept = self.store.log.len();
+        self.note(|| format!("crash: {kept} of {written} records kept, {synced} were synced"));
+        for record in &before[kept..] {
+            if let Record::Removed { mailbox, seq } = record
+                && self.store.mailboxes[*mailbox].last_seq >= *seq
+            {
+                self.coverage.hit(Case::CrashUndidRemoval);
+            }
+        }
+        for marks in marks {
+            let state = receipts_state(marks);
+            self.hit(Case::ReceiptRestored);
+            self.coverage
+                .transitions
+                .receipts(state, ReceiptsEvent::Restored);
+        }
+        for lsn in 0..kept {
+            if let Record::Message { msg, places } = &self.store.log[lsn] {
+                let (msg, places) = (*msg, places.clone());
+                if !self.msgs[msg].durable {
+                    self.became_durable(msg, &places);
+                }
+            }
+        }
         if self.sabotaged(Sabotage::SeqReused) {
             for mailbox in &mut self.store.mailboxes {
                 mailbox.next_seq = mailbox.live.back().map_or(0, |(seq, _)| *seq);

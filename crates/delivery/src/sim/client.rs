@@ -20,6 +20,8 @@ pub(super) struct Client {
     pub(super) dev: Dev,
     pub(super) conn: Option<usize>,
     pub(super) stuck: bool,
+    /// Had more unanswered than the protocol allows.
+    beyond_bound: bool,
     skew_ms: u64,
     clock_ms: u64,
     /// Sends without an answer, in order.
@@ -50,6 +52,7 @@ impl Client {
             dev,
             conn: None,
             stuck: false,
+            beyond_bound: false,
             skew_ms,
             clock_ms: 0,
             unanswered: VecDeque::new(),
@@ -82,6 +85,9 @@ impl World {
             self.conns[ix].cut = true;
         }
         let frames = self.rng.range(0, 4);
+        if frames == 0 && !self.conns[ix].down.is_empty() {
+            self.hit(Case::ClientSlow);
+        }
         for _ in 0..frames {
             if !self.client_reads(c, ix) {
                 break;
@@ -117,6 +123,9 @@ impl World {
     }
 
     fn connect(&mut self, c: usize) {
+        if self.plan.forgetful && !self.calm && self.rng.chance(500) {
+            self.clients[c].unanswered.clear();
+        }
         let client = &self.clients[c];
         let (dev, handled, rev) = (client.dev, client.handled, client.rev);
         let ack = (handled > 0 && self.rng.chance(500)).then_some(handled);
@@ -211,6 +220,11 @@ impl World {
             return;
         }
         let Some(msg) = id.map(index_of) else { return };
+        if code == ErrorCode::TooManyUnanswered && self.msgs[msg].asked_twice {
+            // A repeat counts as well: more than the protocol allows were unanswered, and what
+            // this client now thinks of the first is wrong.
+            self.clients[c].beyond_bound = true;
+        }
         self.clients[c].unanswered.retain(|waiting| *waiting != msg);
         self.msgs[msg].refused = true;
         // A connection the client gave up long ago may reach the server after the present one.
@@ -219,7 +233,8 @@ impl World {
         if self.conns.iter().any(|conn| conn.up.iter().any(asks)) {
             self.msgs[msg].asked_twice = true;
         }
-        let excused = self.plan.greedy || self.msgs[msg].asked_twice;
+        let beyond = self.plan.greedy || self.plan.forgetful || self.clients[c].beyond_bound;
+        let excused = beyond || self.msgs[msg].asked_twice;
         if self.msgs[msg].durable && !excused {
             self.violated("D3", || {
                 format!("message {msg} is stored, its sender hears {code}")
@@ -301,7 +316,8 @@ impl World {
         let ttl_ms = if self.rng.chance(self.plan.short_ttl) {
             1000
         } else {
-            3_600_000
+            // The second is more than the server allows.
+            self.rng.pick(&[3_600_000, 7_200_000])
         };
         let ephemeral = self.rng.chance(self.plan.ephemeral);
         let poison = self.rng.chance(self.plan.poison);

@@ -6,6 +6,7 @@ use stonechat_protocol::{ErrorCode, MessageId, Seq};
 use super::Sabotage;
 use super::coverage::Case;
 use super::store::Record;
+use super::transitions::{FeedEvent, ReceiptsEvent, ReceiptsState};
 use super::types::{Down, PendingRead, Stage, index_of};
 use super::world::{Tell, World};
 use crate::{Effect, ReadError, Receipts, SenderDevices, Verdict, Watermarks};
@@ -64,6 +65,9 @@ impl World {
         if redelivered {
             self.hit(Case::FeedRedelivered);
         }
+        if self.msgs[msg].size > self.plan.window_bytes_max {
+            self.hit(Case::FeedOversize);
+        }
         self.check_delivery(ix, seq, msg, redelivered);
         self.push_down(
             ix,
@@ -82,7 +86,8 @@ impl World {
     /// Handling this message panics. The supervisor counts, which survives the panic.
     fn poisoned(&mut self, user: usize, seq: Seq, msg: usize) {
         match self.attempts[user].failed(seq) {
-            Verdict::Retry { .. } => self.hit(Case::PoisonRetried),
+            Verdict::Retry { failures: 1 } => self.hit(Case::PoisonRetriedOnce),
+            Verdict::Retry { .. } => self.hit(Case::PoisonRetriedTwice),
             Verdict::DeadLetter => {
                 self.hit(Case::DeadLetter);
                 let side = self.msgs[msg].side(user);
@@ -125,7 +130,12 @@ impl World {
     pub(super) fn flush_if_due(&mut self, ix: usize) -> bool {
         let due = self.conns[ix].coalescer.is_due(self.now_ms);
         if due {
-            self.hit(Case::CoalescerDue);
+            let linger_over = self.conns[ix].coalescer.due_ms() <= Some(self.now_ms);
+            self.hit(if linger_over {
+                Case::CoalescerDue
+            } else {
+                Case::CoalescerDueByClockBack
+            });
             self.flush(ix);
         }
         due
@@ -135,15 +145,27 @@ impl World {
         let Some(feed) = &mut self.conns[ix].feed else {
             return;
         };
-        let Ok(step) = feed.ack(seq) else {
+        let state = feed.state();
+        let outcome = feed.ack(seq);
+        let event = match &outcome {
+            Ok(step) if step.cursor.is_some() => FeedEvent::Ack,
+            Ok(_) => FeedEvent::AckRepeated,
+            Err(_) => FeedEvent::AckNotSent,
+        };
+        self.coverage.transitions.feed(state, event);
+        let Ok(step) = outcome else {
             self.hit(Case::AckNotSent);
             let code = ErrorCode::BadAck;
             self.push_down(ix, Down::Error { code, id: None });
             return;
         };
         let outstanding = &mut self.conns[ix].outstanding;
+        let last_sent = outstanding.back().map_or(0, |(sent, _)| *sent);
         while outstanding.front().is_some_and(|(sent, _)| *sent <= seq) {
             outstanding.pop_front();
+        }
+        if step.cursor.is_some() && seq > last_sent {
+            self.hit(Case::AckOfEarlierConnection);
         }
         match step.cursor {
             Some(upto) => {
@@ -201,6 +223,12 @@ impl World {
         let conversation = self.store.conversation(news.sender, news.with);
         let before = conversation.receipts.watermarks();
         let mut moved = conversation.receipts.delivered(news.id, news.at);
+        let event = match moved {
+            Some(_) => ReceiptsEvent::DeliveredMoved,
+            None => ReceiptsEvent::DeliveredStale,
+        };
+        let transitions = &mut self.coverage.transitions;
+        transitions.receipts(receipts_state(before), event);
         if backwards && before.delivered != Some(news.id) {
             let marks = Watermarks {
                 delivered: Some(news.id),
@@ -230,6 +258,13 @@ impl World {
         let conversation = self.store.conversation(sender, reader);
         let before = conversation.receipts.watermarks();
         let mut result = conversation.receipts.read(id, found, devices);
+        let event = match result {
+            Ok(Some(_)) => ReceiptsEvent::ReadMoved,
+            Ok(None) => ReceiptsEvent::ReadStale,
+            Err(_) => ReceiptsEvent::ReadUnknown,
+        };
+        let transitions = &mut self.coverage.transitions;
+        transitions.receipts(receipts_state(before), event);
         if gullible && result == Err(ReadError::UnknownMessage) {
             let marks = Watermarks {
                 delivered: Some(id),
@@ -309,6 +344,8 @@ impl World {
             self.hit(Case::CoalescerFull);
         } else if before > 0 && self.conns[ix].coalescer.len() == before {
             self.hit(Case::CoalescerMerged);
+        } else if before == 0 {
+            self.hit(Case::CoalescerHeld);
         }
         self.push_receipts(ix, now.into_iter().map(|(_, receipt)| receipt));
     }
@@ -341,5 +378,14 @@ impl World {
             row.receipts_seen = rev;
             self.store.append_record(Record::ReceiptsSeen { dev, rev });
         }
+    }
+}
+
+pub(super) fn receipts_state(marks: Watermarks) -> ReceiptsState {
+    match (marks.delivered, marks.read) {
+        (None, _) => ReceiptsState::Nothing,
+        (Some(_), None) => ReceiptsState::Delivered,
+        (delivered, read) if delivered == read => ReceiptsState::ReadAll,
+        _ => ReceiptsState::ReadBehind,
     }
 }

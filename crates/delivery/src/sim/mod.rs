@@ -22,12 +22,15 @@ mod rng;
 mod sends;
 mod server;
 mod store;
+mod transitions;
 mod truth;
 mod types;
 mod world;
 
 pub use campaign::{Campaign, Progress, Summary};
 pub use coverage::{Case, Coverage};
+pub use transitions::{Cell, Sheet, Transitions};
+pub(crate) use transitions::{FeedState, OutboundState};
 
 /// A deliberate mistake in the simulated server's wiring, to see that it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub enum Sabotage {
     StaleRefusals,
     /// Messages leave a mailbox before their time, uncounted.
     ExpireEarly,
+    /// A sync that failed is taken for one that succeeded.
+    BelieveFailedSync,
 }
 
 impl Sabotage {
@@ -91,6 +96,7 @@ impl Sabotage {
         Self::NeverMarked,
         Self::StaleRefusals,
         Self::ExpireEarly,
+        Self::BelieveFailedSync,
     ];
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) greedy: bool,
     /// Sends again without reconnecting.
     pub(super) impatient: bool,
+    /// Does not send again what it has no answer for.
+    pub(super) forgetful: bool,
     /// Tries acknowledgements and reads of what does not exist.
     pub(super) liar: bool,
     /// Device clocks differ by up to this much.
@@ -29,6 +31,7 @@ pub(super) struct Plan {
     pub(super) linger_ms: u32,
     pub(super) conversations_max: u32,
     pub(super) messages_per_s: u32,
+    pub(super) bytes_per_s: u32,
     pub(super) short_ttl: u32,
     pub(super) poison: u32,
     pub(super) ephemeral: u32,
@@ -43,6 +46,7 @@ pub(super) struct Plan {
     pub(super) session_end: u32,
     pub(super) shard_panic: u32,
     pub(super) write_failure: u32,
+    pub(super) sync_failure: u32,
     pub(super) read_failure: u32,
     pub(super) note_loss: u32,
     pub(super) clock_step: u32,
@@ -67,11 +71,12 @@ impl Plan {
         let session_end = rate(&[0, 300, 900]);
         let shard_panic = rate(&[0, 0, 10, 30]);
         let write_failure = rate(&[0, 0, 10, 50]);
+        let sync_failure = rate(&[0, 0, 0, 10]);
         let read_failure = rate(&[0, 0, 50, 150]);
         let note_loss = rate(&[0, 0, 50, 200]);
         let clock_step = rate(&[0, 0, 100, 200]);
         let poison = rate(&[0, 0, 0, 5]);
-        Self {
+        let plan = Self {
             users,
             devices,
             steps: rng.pick(&[80, 150, 250, 400]),
@@ -81,12 +86,14 @@ impl Plan {
             unanswered_max: rng.pick(&[1, 4, 16, 64, 64]),
             greedy: rng.chance(40),
             impatient: rng.chance(150),
+            forgetful: rng.chance(80),
             liar: rng.chance(200),
             skew_ms: rng.pick(&[0, 0, 10, 100_000]),
             burst_max: rng.pick(&[1, 3, 3, 8, 30]),
             linger_ms: rng.pick(&[0, 5, 50]),
             conversations_max: rng.pick(&[1, 2, 8]),
             messages_per_s: rng.pick(&[20, 1000, 1000, 1000]),
+            bytes_per_s: rng.pick(&[100, 100_000, 100_000, 100_000]),
             short_ttl: rng.pick(&[0, 0, 50, 200]),
             poison,
             ephemeral: rng.pick(&[0, 0, 50]),
@@ -99,10 +106,36 @@ impl Plan {
             session_end,
             shard_panic,
             write_failure,
+            sync_failure,
             read_failure,
             note_loss,
             clock_step,
             ack_delay: rng.pick(&[0, 300, 800]),
+        };
+        match rng.chance(60) {
+            true => plan.chatty(rng),
+            false => plan,
+        }
+    }
+
+    /// Two users who write so much that windows fill.
+    fn chatty(self, rng: &mut Rng) -> Self {
+        Self {
+            users: 2,
+            forgetful: rng.chance(300),
+            impatient: false,
+            connect: rng.pick(&[500, 900]),
+            leave: rng.pick(&[5, 30, 200]),
+            devices: [1; 5],
+            steps: 800,
+            window_messages_max: 64,
+            window_bytes_max: 10_000,
+            quota_messages: 1000,
+            unanswered_max: 64,
+            burst_max: rng.pick(&[30, 70]),
+            messages_per_s: 1000,
+            bytes_per_s: 100_000,
+            ..self
         }
     }
 }

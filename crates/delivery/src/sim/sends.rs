@@ -1,13 +1,14 @@
 //! The simulated server's side of sends: the sender's machine, its window, the
 //! rate limit, and the answers.
 
-use stonechat_protocol::{ErrorCode, IdWindow, MessageId};
+use stonechat_protocol::{ErrorCode, IdWindow, MessageId, Seen, UNACCEPTED_MAX};
 
-use super::Sabotage;
 use super::coverage::Case;
 use super::plan::DEVICES_MAX;
+use super::transitions::{OutboundEvent, WindowEvent, WindowState};
 use super::types::{Append, Dev, Down, Stage, index_of};
 use super::world::World;
+use super::{OutboundState, Sabotage};
 use crate::{Answers, Outbound, Outcome, SendDecision, expiry};
 
 /// Longest time a message waits, seconds.
@@ -37,7 +38,19 @@ impl World {
             return;
         }
         let outbound = session.outbounds[dev.dev].get_or_insert_with(|| Outbound::new(window));
+        let (state, window) = (outbound.state(), window_state(outbound.window()));
+        let seen = outbound.window().classify(id);
         let decision = outbound.submit(id);
+        let transitions = &mut self.coverage.transitions;
+        transitions.window(window, seen_event(seen));
+        transitions.outbound(state, decision_event(decision));
+        if matches!(
+            decision,
+            SendDecision::InFlight | SendDecision::DuplicateLater | SendDecision::Duplicate { .. }
+        ) && !self.msgs[msg].asked_twice
+        {
+            self.hit(Case::ResentAfterReconnect);
+        }
         self.note(|| format!("message {msg} is {decision:?}"));
         let fresh_anyway = self.sabotaged(Sabotage::DuplicateAsFresh);
         match decision {
@@ -85,15 +98,32 @@ impl World {
         let Some(session) = &mut self.sessions[from.user] else {
             return;
         };
-        if let Err(limited) = session.bucket.take(&limits, size, now_ms) {
+        let went_back = std::mem::replace(&mut session.bucket_ms, now_ms) > now_ms;
+        let taken = session.bucket.take(&limits, size, now_ms);
+        // Without its bytes it would have passed, or not.
+        let without_bytes = session.bucket.clone().take(&limits, 0, now_ms);
+        if went_back {
+            self.hit(Case::BucketClockBack);
+        }
+        if let Err(limited) = taken {
+            self.hit(match without_bytes {
+                Ok(()) => Case::BucketShortOfBytes,
+                Err(_) => Case::BucketShortOfMessages,
+            });
             self.hit(Case::RefusedRateLimited);
             let retry = Some(limited.retry_after_ms);
-            self.decide(msg, |outbound, id| {
+            self.decide(msg, OutboundEvent::Refused, |outbound, id| {
                 outbound.refused(id, ErrorCode::RateLimited, retry)
             });
             return;
         }
+        self.hit(Case::BucketPaid);
         let ttl_s = self.msgs[msg].ttl_ms / 1000;
+        self.hit(if ttl_s > TTL_S_MAX {
+            Case::ExpiryCapped
+        } else {
+            Case::ExpiryAsked
+        });
         self.msgs[msg].ts_ms = now_ms;
         self.msgs[msg].expires_ms = expiry::expires_ms(now_ms, Some(ttl_s), TTL_S_MAX);
         self.hand_on(msg);
@@ -120,7 +150,8 @@ impl World {
     pub(super) fn decide(
         &mut self,
         msg: usize,
-        event: impl FnOnce(&mut Outbound, MessageId) -> Answers,
+        event: OutboundEvent,
+        tell: impl FnOnce(&mut Outbound, MessageId) -> Answers,
     ) {
         let (from, id) = (self.msgs[msg].from, self.msgs[msg].id);
         let Some(session) = &mut self.sessions[from.user] else {
@@ -130,9 +161,23 @@ impl World {
         let Some(outbound) = &mut session.outbounds[from.dev] else {
             return;
         };
-        let answers = event(outbound, id);
+        let (state, window) = (outbound.state(), window_state(outbound.window()));
+        let known = outbound.window().classify(id) != Seen::New;
+        let answers = tell(outbound, id);
+        let transitions = &mut self.coverage.transitions;
+        transitions.outbound(state, event);
+        if event == OutboundEvent::Committed {
+            // A session that was made when it was stored already had it in its window.
+            let event = match known {
+                true => WindowEvent::Repeated,
+                false => WindowEvent::Inserted,
+            };
+            transitions.window(window, event);
+        }
         if answers.len() > 1 {
             self.hit(Case::AnswersSeveral);
+        } else if answers.is_empty() && state == OutboundState::Unowed {
+            self.hit(Case::AnswerToNobody);
         }
         let Some(ix) = conn else { return };
         for answer in answers {
@@ -184,5 +229,32 @@ impl World {
                 );
             }
         }
+    }
+}
+
+fn window_state(window: &IdWindow) -> WindowState {
+    match window.entries().len() {
+        0 => WindowState::Empty,
+        UNACCEPTED_MAX => WindowState::Full,
+        _ => WindowState::Partial,
+    }
+}
+
+fn seen_event(seen: Seen) -> WindowEvent {
+    match seen {
+        Seen::New => WindowEvent::New,
+        Seen::Accepted { .. } => WindowEvent::Accepted,
+        Seen::Below => WindowEvent::Below,
+    }
+}
+
+fn decision_event(decision: SendDecision) -> OutboundEvent {
+    match decision {
+        SendDecision::Fresh => OutboundEvent::Fresh,
+        SendDecision::Duplicate { .. } => OutboundEvent::Duplicate,
+        SendDecision::DuplicateLater => OutboundEvent::DuplicateLater,
+        SendDecision::InFlight => OutboundEvent::InFlight,
+        SendDecision::TooOld => OutboundEvent::TooOld,
+        SendDecision::TooMany => OutboundEvent::TooMany,
     }
 }

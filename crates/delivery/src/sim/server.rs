@@ -8,6 +8,7 @@ use stonechat_protocol::Seq;
 use super::Sabotage;
 use super::coverage::Case;
 use super::plan::DEVICES_MAX;
+use super::transitions::{FeedEvent, OutboundEvent};
 use super::types::{Note, Stage, Up};
 use super::world::World;
 use crate::{Feed, FeedLimits, FeedStart, Outbound, RateLimits, TokenBucket};
@@ -23,6 +24,8 @@ pub(super) struct Session {
     pub(super) barrier: u64,
     pub(super) inbox: VecDeque<Note>,
     pub(super) bucket: TokenBucket,
+    /// When the bucket was last asked.
+    pub(super) bucket_ms: u64,
     /// A notification found the inbox full, or a read failed.
     pub(super) missed: bool,
 }
@@ -36,8 +39,12 @@ impl World {
                 self.plan.messages_per_s
             },
             messages_burst: self.plan.messages_per_s,
-            bytes_per_s: 100_000,
-            bytes_burst: 100_000,
+            bytes_per_s: if self.calm {
+                1_000_000
+            } else {
+                self.plan.bytes_per_s
+            },
+            bytes_burst: self.plan.bytes_per_s,
         }
     }
 
@@ -50,6 +57,7 @@ impl World {
             barrier: self.submitted[user],
             inbox: VecDeque::new(),
             bucket: TokenBucket::new(&self.rate_limits(), self.now_ms),
+            bucket_ms: self.now_ms,
             missed: false,
         }
     }
@@ -167,6 +175,9 @@ impl World {
         }
         // Not to know the end must do as well.
         let unsure = self.rng.chance(200);
+        if unsure {
+            self.hit(Case::FeedStartUnsure);
+        }
         let start = FeedStart {
             cursor,
             sent,
@@ -185,6 +196,7 @@ impl World {
     }
 
     pub(super) fn start_feed(&mut self, ix: usize) {
+        self.feed_hears(ix, FeedEvent::Start);
         if let Some(feed) = &mut self.conns[ix].feed {
             let effects = feed.start();
             self.carry_out(ix, &effects);
@@ -209,7 +221,11 @@ impl World {
         {
             session.conns[dev.dev] = None;
             if let Some(outbound) = &mut session.outbounds[dev.dev] {
+                let state = outbound.state();
                 outbound.disconnected();
+                self.coverage
+                    .transitions
+                    .outbound(state, OutboundEvent::Disconnected);
             }
         }
     }
@@ -247,10 +263,18 @@ impl World {
         false
     }
 
+    /// Counts what a feed is about to hear, by the state it is in.
+    pub(super) fn feed_hears(&mut self, ix: usize, event: FeedEvent) {
+        if let Some(feed) = &self.conns[ix].feed {
+            self.coverage.transitions.feed(feed.state(), event);
+        }
+    }
+
     fn nudge(&mut self, user: usize) {
         self.hit(Case::Nudge);
         let last_seq = self.store.mailboxes[user].last_seq;
         for ix in self.conns_of(user).into_iter().flatten() {
+            self.feed_hears(ix, FeedEvent::Nudge);
             if let Some(feed) = &mut self.conns[ix].feed {
                 let effects = feed.nudge(last_seq);
                 if !self.carry_out(ix, &effects) {
@@ -265,7 +289,8 @@ impl World {
             Note::Committed { prev, seq, msg } => self.on_committed(user, prev, seq, msg),
             Note::Accepted { msg } => {
                 let ts_ms = self.msgs[msg].ts_ms;
-                self.decide(msg, |outbound, id| outbound.committed(id, ts_ms));
+                let event = OutboundEvent::Committed;
+                self.decide(msg, event, |outbound, id| outbound.committed(id, ts_ms));
             }
             // What became of an earlier session's sends is not this one's business: the device may
             // have sent one of them anew. That one was accepted is true whoever hears it.
@@ -276,11 +301,13 @@ impl World {
                 self.hit(Case::StaleRefusal);
             }
             Note::Refused { msg, code, .. } => {
-                self.decide(msg, |outbound, id| outbound.refused(id, code, None));
+                let event = OutboundEvent::Refused;
+                self.decide(msg, event, |outbound, id| outbound.refused(id, code, None));
             }
             Note::Abandoned { msg, .. } => {
                 self.hit(Case::RefusedAbandoned);
-                self.decide(msg, |outbound, id| outbound.abandoned(id, Some(100)));
+                let event = OutboundEvent::Abandoned;
+                self.decide(msg, event, |outbound, id| outbound.abandoned(id, Some(100)));
             }
         }
     }
@@ -294,6 +321,11 @@ impl World {
         for ix in self.conns_of(user).into_iter().flatten() {
             let own = self.msgs[msg].from == self.conns[ix].dev;
             let size = self.msgs[msg].size;
+            let event = match own {
+                true => FeedEvent::CommittedOwn,
+                false => FeedEvent::Committed,
+            };
+            self.feed_hears(ix, event);
             let Some(feed) = &mut self.conns[ix].feed else {
                 continue;
             };

@@ -67,6 +67,8 @@ pub(super) struct Mailbox {
     pub(super) rev: u64,
     /// Appends on their way, for the quota.
     pub(super) queued: usize,
+    /// Truth: refused something since the last append.
+    pub(super) was_full: bool,
 }
 
 impl Mailbox {
@@ -96,6 +98,8 @@ pub(super) struct Delivered {
 pub(super) struct Store {
     pub(super) log: Vec<Record>,
     pub(super) synced: usize,
+    /// Truth: what the disk has, whatever the server thinks.
+    pub(super) on_disk: usize,
     pub(super) pending: VecDeque<Append>,
     pub(super) mailboxes: Vec<Mailbox>,
     conversations: Vec<Conversation>,
@@ -107,6 +111,7 @@ impl Store {
         Self {
             log: Vec::new(),
             synced: 0,
+            on_disk: 0,
             pending: VecDeque::new(),
             mailboxes: vec![Mailbox::default(); users],
             conversations: vec![Conversation::default(); users * users],
@@ -340,26 +345,42 @@ impl Store {
         gone
     }
 
-    /// Starts again from the first `kept` records.
-    pub(super) fn recover(&mut self, kept: usize, msgs: &[Msg]) {
+    /// Starts again from what is left of the journal, up to the first record that is not whole.
+    /// Returns the journal as it was, and the watermarks each stored `read` came upon.
+    pub(super) fn recover(
+        &mut self,
+        left: &[bool],
+        msgs: &[Msg],
+    ) -> (Vec<Record>, Vec<Watermarks>) {
         let users = self.mailboxes.len();
-        let mut log = std::mem::take(&mut self.log);
-        log.truncate(kept);
+        let before = std::mem::take(&mut self.log);
+        let log: Vec<Record> = before
+            .iter()
+            .zip(left)
+            .take_while(|(_, whole)| **whole)
+            .map(|(record, _)| record.clone())
+            .collect();
+        let mut marks = Vec::new();
         *self = Self {
             epoch: self.epoch + 1,
             ..Self::new(users)
         };
         for (lsn, record) in log.iter().enumerate() {
+            if let Record::Read { sender, with, .. } = record {
+                marks.push(self.conversation(*sender, *with).receipts.watermarks());
+            }
             self.replay(lsn, record, msgs);
         }
+        self.synced = log.len();
+        self.on_disk = log.len();
         self.log = log;
-        self.synced = kept;
         for mailbox in &mut self.mailboxes {
             for row in mailbox.devices.iter_mut().filter(|row| row.connected) {
                 row.connected = false;
                 row.sent = mailbox.last_seq;
             }
         }
+        (before, marks)
     }
 
     fn replay(&mut self, lsn: usize, record: &Record, msgs: &[Msg]) {
