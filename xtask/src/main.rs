@@ -7,6 +7,7 @@ use clap::Parser;
 mod crash;
 mod handshakes;
 mod memory;
+mod mutants;
 mod schema;
 mod server;
 mod sim;
@@ -23,6 +24,8 @@ enum Task {
     Memory(memory::Args),
     /// Power cuts in mid-load, over and over; nothing accepted may be missing. Needs root.
     Powercut(crash::PowerCutArgs),
+    /// Deliberate breaks of the logic, and which test finds each.
+    Mutants(mutants::MutantsArgs),
     /// JSON Schemas of the frames, from the Rust types.
     Schema(schema::SchemaArgs),
     /// The delivery simulation over many seeds, or one seed again.
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         Task::Kill(args) => crash::kill(&args),
         Task::Memory(args) => memory::run(&args),
         Task::Powercut(args) => crash::powercut(args),
+        Task::Mutants(args) => mutants::run(&args),
         Task::Schema(args) => schema::run(&args),
         Task::Sim(args) => sim::run(&args),
     }

@@ -32,72 +32,48 @@ pub use coverage::{Case, Coverage};
 pub use transitions::{Cell, Sheet, Transitions};
 pub(crate) use transitions::{FeedState, OutboundState};
 
-/// A deliberate mistake in the simulated server's wiring, to see that it is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
-    /// The store hears of one more message acknowledged than there was.
-    AckOffByOne,
-    /// Only the last 8 ids of a device are remembered across sessions.
-    SmallWindow,
-    /// `accepted` is said when written, not when synced.
-    AnswerBeforeSync,
-    /// A device's cursor moves when a message is sent to it.
-    CursorAtSend,
-    /// Live messages are taken whatever was committed before them.
-    PrevUnchecked,
-    /// A resend is appended again.
-    DuplicateAsFresh,
-    /// A device that reconnects starts after what was sent, not after what it acknowledged.
-    NoRedelivery,
-    /// Watermarks follow the last event, whatever its place.
-    ReceiptsNotMonotonic,
-    /// A new session loads windows while sends of the last one are under way.
-    NoBarrier,
-    /// After a crash numbering starts after what is held, not after what was ever given.
-    SeqReused,
-    /// A bounded read says that it saw everything.
-    ReadClaimsEnd,
-    /// A reader is believed whatever it says it has read.
-    BelieveReads,
-    /// The rate limit is asked before a resend is recognised.
-    LimitResends,
-    /// Messages are sent before the device's registration is durable.
-    AttachNotDurable,
-    /// Receipts are told before what they derive from is durable.
-    TellBeforeDurable,
-    /// `redelivered` is never said.
-    NeverMarked,
-    /// A session takes what became of an earlier session's send for news of its own.
-    StaleRefusals,
-    /// Messages leave a mailbox before their time, uncounted.
-    ExpireEarly,
-    /// A sync that failed is taken for one that succeeded.
-    BelieveFailedSync,
+macro_rules! sabotages {
+    ($($name:ident: $what:literal,)+) => {
+        /// A deliberate mistake in the simulated server's wiring, to see that it is found.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Sabotage {
+            $(#[doc = $what] $name,)+
+        }
+
+        impl Sabotage {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// What it does.
+            pub fn what(self) -> &'static str {
+                match self {
+                    $(Self::$name => $what,)+
+                }
+            }
+        }
+    };
 }
 
-impl Sabotage {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[
-        Self::AckOffByOne,
-        Self::SmallWindow,
-        Self::AnswerBeforeSync,
-        Self::CursorAtSend,
-        Self::PrevUnchecked,
-        Self::DuplicateAsFresh,
-        Self::NoRedelivery,
-        Self::ReceiptsNotMonotonic,
-        Self::NoBarrier,
-        Self::SeqReused,
-        Self::ReadClaimsEnd,
-        Self::BelieveReads,
-        Self::LimitResends,
-        Self::AttachNotDurable,
-        Self::TellBeforeDurable,
-        Self::NeverMarked,
-        Self::StaleRefusals,
-        Self::ExpireEarly,
-        Self::BelieveFailedSync,
-    ];
+sabotages! {
+    AckOffByOne: "the store hears of one more message acknowledged than there was",
+    SmallWindow: "only the last 8 ids of a device are remembered across sessions",
+    AnswerBeforeSync: "`accepted` is said when written, not when synced",
+    CursorAtSend: "a device's cursor moves when a message is sent to it",
+    PrevUnchecked: "live messages are taken whatever was committed before them",
+    DuplicateAsFresh: "a resend is appended again",
+    NoRedelivery: "a device that reconnects starts after what was sent, not after what it acknowledged",
+    ReceiptsNotMonotonic: "watermarks follow the last event, whatever its place",
+    NoBarrier: "a new session loads windows while sends of the last one are under way",
+    SeqReused: "after a crash numbering starts after what is held, not after what was ever given",
+    ReadClaimsEnd: "a bounded read says that it saw everything",
+    BelieveReads: "a reader is believed whatever it says it has read",
+    LimitResends: "the rate limit is asked before a resend is recognised",
+    AttachNotDurable: "messages are sent before the device's registration is durable",
+    TellBeforeDurable: "receipts are told before what they derive from is durable",
+    NeverMarked: "`redelivered` is never said",
+    StaleRefusals: "a session takes what became of an earlier session's send for news of its own",
+    ExpireEarly: "messages leave a mailbox before their time, uncounted",
+    BelieveFailedSync: "a sync that failed is taken for one that succeeded",
 }
 
 /// A promise that was not kept.
