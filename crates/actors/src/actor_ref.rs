@@ -13,10 +13,7 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     ActorId,
@@ -27,6 +24,7 @@ use crate::{
     send::{Asked, TellTo, deliver, tell_cell},
     signal::Phase,
     supervised::{Ask, Handle, Supervised},
+    sync::timeout_at,
 };
 
 /// An inbox's figures at one moment.

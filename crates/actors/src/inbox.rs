@@ -12,15 +12,21 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::Waker,
 };
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{cell::Cell, ctx::Ctx, reason::ExitReason, signal::Signals, supervised::Supervised};
+use crate::{
+    cell::Cell,
+    ctx::Ctx,
+    reason::ExitReason,
+    signal::Signals,
+    supervised::Supervised,
+    sync::{AtomicBool, AtomicU32, Mutex},
+};
 
 /// Fewest senders that may wait for room at a time; an inbox with a larger capacity lets that many wait.
 const WAITERS_MAX: usize = 4096;

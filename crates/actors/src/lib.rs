@@ -48,6 +48,8 @@ mod error;
 mod group;
 mod inbox;
 mod lifecycle;
+#[cfg(test)]
+mod model;
 mod observe;
 mod panics;
 mod reason;
@@ -56,6 +58,7 @@ mod signal;
 mod spec;
 mod supervised;
 mod supervisor;
+mod sync;
 mod task;
 mod tasks;
 mod timers;

@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     cell::Cell,
@@ -24,6 +21,7 @@ use crate::{
     reason::ExitReason,
     signal::Phase,
     supervised::{Ask, Handle, Supervised},
+    sync::timeout_at,
 };
 
 struct Told<M>(Option<M>);

@@ -264,7 +264,7 @@ impl Node for SupNode {
 /// A handle to a supervisor.
 #[derive(Clone)]
 pub struct Supervisor {
-    node: Arc<SupNode>,
+    pub(crate) node: Arc<SupNode>,
 }
 
 impl fmt::Debug for Supervisor {
