@@ -397,3 +397,30 @@ fn messages_expire_after_a_crash_between_two_expiries() {
     assert_eq!(wait(node.store.expire(time.now(), 10)).unwrap(), 1);
     assert_eq!(node.store.stats().messages, 0);
 }
+
+/// What a connected device had been sent nobody knows after a crash: everything may have been.
+#[test]
+fn a_device_connected_in_a_crash_may_have_been_sent_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    let time = Time::default();
+    {
+        let node = Node::with(config(&dir.path().join("running"), &time), time.clone());
+        let (alice, bob) = (node.create("alice"), node.create("bob"));
+        node.attach(&bob, "phone");
+        node.attach(&bob, "tablet");
+        wait(node.store.flushed()).unwrap();
+        for n in 1..=3 {
+            node.send(&alice, &bob, n).unwrap();
+        }
+        node.barrier();
+        node.store.detach(&bob, &device("tablet"), 1, 1);
+        wait(node.store.flushed()).unwrap();
+        node.store.crash_into(&image).unwrap();
+    }
+    let node = Node::with(config(&image, &time), time);
+    let bob = node.mailbox("bob");
+    let sent = |name| bob.device(&device(name)).unwrap().sent;
+    assert_eq!(sent("phone"), 3);
+    assert_eq!(sent("tablet"), 1, "it had gone, and said how far it got");
+}

@@ -3,9 +3,10 @@
 //! The copy is kept between runs, and only what differs is written, so that
 //! nothing is built twice.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -171,41 +172,43 @@ fn run(binary: &Binary, within: Duration) -> Result<Option<String>> {
         .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("starting {}", binary.executable.display()))?;
-    let mut stdout = child.stdout.take().context("it is piped")?;
+    let stdout = child.stdout.take().context("it is piped")?;
+    let (found, failed) = mpsc::channel();
     let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        // What was read until an error is all there is.
-        let _ = stdout.read_to_end(&mut text);
-        String::from_utf8_lossy(&text).into_owned()
+        // To its end, or the tests could not write any more.
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let test = line.strip_prefix("test ").and_then(|line| {
+                let (test, _) = line.split_once(" ... FAILED")?;
+                Some(test.to_owned())
+            });
+            if let Some(test) = test {
+                // Only the first is waited for.
+                let _ = found.send(test);
+            }
+        }
     });
-    let ended = wait(&mut child, within)?;
-    let text = reader.join().unwrap_or_default();
-    let failed = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("test ")?.split_once(" ... FAILED"))
-        .map(|(test, _)| test.to_owned())
-        .next();
-    Ok(match (failed, ended) {
-        (Some(test), _) => Some(test),
-        (None, Some(true)) => None,
-        (None, Some(false)) => Some("the process ended".to_owned()),
-        (None, None) => Some(format!("not done within {} s", within.as_secs())),
-    })
+    let outcome = wait(&mut child, &failed, within);
+    // It may have ended by itself.
+    let _ = child.kill();
+    child.wait()?;
+    let _ = reader.join();
+    outcome
 }
 
-/// Whether it succeeded; nothing when it had to be ended.
-fn wait(child: &mut Child, within: Duration) -> Result<Option<bool>> {
+/// The first test that fails; nothing when the process succeeds.
+fn wait(child: &mut Child, failed: &Receiver<String>, within: Duration) -> Result<Option<String>> {
     let end = Instant::now() + within;
     loop {
+        if let Ok(test) = failed.recv_timeout(POLL_EVERY) {
+            return Ok(Some(test));
+        }
         if let Some(status) = child.try_wait()? {
-            return Ok(Some(status.success()));
+            let last = failed.recv_timeout(POLL_EVERY).ok();
+            let ended = (!status.success()).then(|| "the process ended".to_owned());
+            return Ok(last.or(ended));
         }
         if Instant::now() >= end {
-            // It may have ended by itself in between.
-            let _ = child.kill();
-            child.wait()?;
-            return Ok(None);
+            return Ok(Some(format!("not done within {} s", within.as_secs())));
         }
-        std::thread::sleep(POLL_EVERY);
     }
 }
