@@ -45,6 +45,7 @@ mod actor_ref;
 mod cell;
 mod ctx;
 mod error;
+mod faults;
 mod group;
 mod inbox;
 mod lifecycle;

@@ -168,6 +168,7 @@ impl<A: Supervised> ActorTask<A> {
 
     fn run(&mut self, cx: &mut Context<'_>) -> Next {
         let mut turns_left = TURNS_PER_POLL_MAX;
+        let faulty = self.core().sup.tree.faults.armed();
         loop {
             if let Some(reason) = self.ctx.stop.take() {
                 self.exit(reason);
@@ -182,7 +183,7 @@ impl<A: Supervised> ActorTask<A> {
             turns_left -= 1;
             let turn = match self.due_timer(cx) {
                 Ok(false) => match self.ready_future(cx) {
-                    Ok(false) => self.next_message(cx),
+                    Ok(false) => self.next_message(faulty, cx),
                     other => other,
                 },
                 other => other,
@@ -256,7 +257,11 @@ impl<A: Supervised> ActorTask<A> {
     }
 
     /// Handles one message.
-    fn next_message(&mut self, cx: &mut Context<'_>) -> Result<bool, Arc<ExitReason>> {
+    fn next_message(
+        &mut self,
+        faulty: bool,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Arc<ExitReason>> {
         if self.batch.is_empty() {
             match self.cell().inbox.take(cx.waker()) {
                 Some(batch) => self.batch = batch,
@@ -274,7 +279,13 @@ impl<A: Supervised> ActorTask<A> {
         // Only this task writes it.
         let handled = cell.inbox.handled_total.load(Ordering::Relaxed) + 1;
         cell.inbox.handled_total.store(handled, Ordering::Relaxed);
-        match guard("message", || envelope.run.run(value, ctx)) {
+        let outcome = guard("message", || {
+            if faulty {
+                cell_of(ctx).core.sup.tree.faults.strike(A::KIND);
+            }
+            envelope.run.run(value, ctx);
+        });
+        match outcome {
             Ok(()) => {
                 guard("drop", || drop(envelope))?;
                 Ok(true)
@@ -295,6 +306,10 @@ impl<A: Supervised> ActorTask<A> {
         // A crash loop must not keep the arbiter from its other tasks.
         Next::Yield
     }
+}
+
+fn cell_of<A: Supervised>(ctx: &Ctx<A>) -> &Cell<A> {
+    &ctx.me().cell
 }
 
 /// The panic's reason with the message's type in place of the general label.

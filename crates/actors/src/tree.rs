@@ -24,6 +24,7 @@ use crate::{
     ActorId,
     cell::{Core, unix_ms},
     error::{InspectError, StartError, TreeError},
+    faults::Faults,
     group::{Op, ShutdownReport, keep, shut_down},
     observe::{
         Counters, CrashAlarm, CrashLog, CrashRecord, EVENTS_BUFFERED, Event, NodeInfo, Totals,
@@ -84,6 +85,7 @@ pub(crate) struct TreeShared {
     keeper: Handle,
     root: OnceLock<Weak<SupNode>>,
     failed: watch::Sender<Option<Arc<ExitReason>>>,
+    pub(crate) faults: Faults,
 }
 
 impl TreeShared {
@@ -255,6 +257,7 @@ impl Tree {
             keeper: runtime.handle().clone(),
             root: OnceLock::new(),
             failed: watch::Sender::new(None),
+            faults: Faults::default(),
         });
         let watched = Arc::downgrade(&shared);
         let stall_after = config.stall_after;

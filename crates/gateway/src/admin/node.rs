@@ -103,6 +103,7 @@ enum Target {
     OfflineQueue,
     Dispatcher,
     Connection,
+    Messages,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +113,7 @@ pub(super) struct Injection {
     user: Option<String>,
     shard: Option<usize>,
     on_id: Option<String>,
+    every: Option<u32>,
 }
 
 pub(super) async fn inject_panic(
@@ -146,6 +148,12 @@ pub(super) async fn inject_panic(
             usize::from(broker.inject(Fault::Dispatcher(injection.shard.unwrap_or(0))))
         }
         (Target::Connection, user, _) => state.parts.edge.inject_connection_panic(user),
+        (Target::Messages, ..) => {
+            let every = injection.every.unwrap_or(0);
+            let injected = broker.tree().inject_panics("session", every);
+            tracing::warn!(every, injected, "panics of messages to sessions changed");
+            return Ok(HttpResponse::Ok().json(json!({"injected": injected})));
+        }
     };
     if injected == 0 {
         return Err(Problem::not_found(
