@@ -317,6 +317,30 @@ fn under_faults(config: BrokerConfig, faults: &[Fault]) {
     );
 }
 
+/// What a queue was about to tell when it panicked is found in the store, also when nothing follows it.
+#[test]
+fn what_a_queue_did_not_tell_is_looked_up() {
+    run(
+        config(),
+        |_| {},
+        async |node| {
+            node.create(&["alice", "bob"]).await;
+            let mut alice = node.attach("alice/phone").await;
+            let mut bob = node.attach("bob/laptop").await;
+            alice.send(1, "bob").await;
+            assert_eq!(bob.messages(1).await, [1]);
+            assert_eq!(alice.accepted().await.id, id(1));
+            let tree = node.broker.tree();
+            tree.inject_panics("offline_queue", 1);
+            alice.send(2, "bob").await;
+            until("a panic", || tree.totals().panics > 0).await;
+            tree.inject_panics("offline_queue", 0);
+            assert_eq!(bob.messages(1).await, [2]);
+            assert_eq!(alice.accepted().await.id, id(2));
+        },
+    );
+}
+
 #[test]
 fn offline_queue_panics_lose_nothing() {
     under_faults(config(), &[Fault::OfflineQueue(0), Fault::OfflineQueue(1)]);
