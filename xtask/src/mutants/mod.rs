@@ -36,8 +36,8 @@ pub(crate) struct MutantsArgs {
     /// Only see that each patch still applies.
     #[arg(long)]
     check: bool,
-    /// Write the table into docs/durability.md.
-    #[arg(long, conflicts_with = "only")]
+    /// Write what came of it into the table in docs/durability.md.
+    #[arg(long)]
     write: bool,
     /// Do not first see that the tests pass without a break.
     #[arg(long)]
@@ -76,6 +76,10 @@ pub(crate) fn run(args: &MutantsArgs) -> Result<()> {
             match one(&scratch, mutant) {
                 Ok(row) => {
                     println!("{}", row.line());
+                    if args.write {
+                        // At once: all of them take a while.
+                        table::write(&root, std::slice::from_ref(&row), &names(&mutants))?;
+                    }
                     rows.push(row);
                 }
                 Err(error) => {
@@ -98,7 +102,7 @@ pub(crate) fn run(args: &MutantsArgs) -> Result<()> {
         untried.join(", ")
     );
     if args.write {
-        table::write(&root, &rows)?;
+        table::write(&root, &rows, &names(&mutants))?;
     }
     let missed: Vec<&str> = rows
         .iter()
@@ -112,6 +116,13 @@ pub(crate) fn run(args: &MutantsArgs) -> Result<()> {
     );
     println!("{} breaks, each of them found", rows.len());
     Ok(())
+}
+
+/// All breaks, in the order of the table.
+fn names(mutants: &[Mutant]) -> Vec<String> {
+    let patches = mutants.iter().map(|mutant| mutant.name.clone());
+    let switches = Sabotage::ALL.iter().map(|how| table::switch(*how));
+    patches.chain(switches).collect()
 }
 
 fn root() -> PathBuf {
@@ -184,16 +195,14 @@ mod tests {
         let root = root();
         let mutants = list::load(&root).unwrap();
         assert!(mutants.len() >= 20);
-        let switches = Sabotage::ALL.iter().map(|how| table::switch(*how));
-        let mut names: Vec<String> = mutants.iter().map(|m| m.name.clone()).collect();
         for mutant in &mutants {
             mutant.apply(&root).unwrap();
         }
-        names.extend(switches);
+        let listed = names(&mutants);
         assert_eq!(
             table::names(&root).unwrap(),
-            names,
-            "cargo xtask mutants --write"
+            listed,
+            "xtask mutants --write"
         );
     }
 }

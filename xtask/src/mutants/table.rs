@@ -34,6 +34,20 @@ impl Row {
     }
 }
 
+impl Row {
+    /// For the page.
+    fn markdown(&self) -> String {
+        let (test, after) = match &self.found {
+            Some((test, after)) => (test.as_str(), format!("{:.1}", after.as_secs_f64())),
+            None => ("**nothing**", String::new()),
+        };
+        format!(
+            "| `{}` | {} | {} | {test} | {after} |",
+            self.name, self.why, self.promise
+        )
+    }
+}
+
 /// Name of a switch of the simulation.
 pub(super) fn switch(how: Sabotage) -> String {
     let mut name = "sim".to_owned();
@@ -46,45 +60,48 @@ pub(super) fn switch(how: Sabotage) -> String {
     name
 }
 
-/// Puts the table between its marks.
-pub(super) fn write(root: &Path, rows: &[Row]) -> Result<()> {
+/// Puts the table between its marks, in the order of `names`. What was not tried this time stays as it was.
+pub(super) fn write(root: &Path, rows: &[Row], names: &[String]) -> Result<()> {
     let path = root.join(PAGE);
     let page = std::fs::read_to_string(&path)?;
-    let (before, after) = split(&page)?;
+    let (before, old, after) = split(&page)?;
     let mut table =
         String::from("| break | what it does | promise | found by | s |\n|---|---|---|---|---|\n");
-    for row in rows {
-        let (test, after) = match &row.found {
-            Some((test, after)) => (test.as_str(), format!("{:.1}", after.as_secs_f64())),
-            None => ("**nothing**", String::new()),
-        };
-        writeln!(
-            table,
-            "| `{}` | {} | {} | {test} | {after} |",
-            row.name, row.why, row.promise
-        )?;
+    for name in names {
+        if let Some(row) = rows.iter().find(|row| row.name == *name) {
+            writeln!(table, "{}", row.markdown())?;
+        } else if let Some(line) = old.lines().find(|line| name_of(line) == Some(name)) {
+            writeln!(table, "{line}")?;
+        }
     }
     std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}"))?;
     Ok(())
 }
 
-/// The page before and after the marks.
-fn split(page: &str) -> Result<(&str, &str)> {
+/// The break a line of the table is about.
+fn name_of(line: &str) -> Option<&str> {
+    Some(line.strip_prefix("| `")?.split_once('`')?.0)
+}
+
+/// The page before, between and after the marks.
+fn split(page: &str) -> Result<(&str, &str, &str)> {
     let (before, rest) = page
         .split_once(BEGIN)
         .context("the page has no mark to begin at")?;
-    let (_, after) = rest
+    let (table, after) = rest
         .split_once(END)
         .context("the page has no mark to end at")?;
-    Ok((before, after))
+    Ok((before, table, after))
 }
 
 /// Names in the table, in its order.
 #[cfg(test)]
 pub(super) fn names(root: &Path) -> Result<Vec<String>> {
     let page = std::fs::read_to_string(root.join(PAGE))?;
-    let (_, rest) = page.split_once(BEGIN).context("no mark")?;
-    let (table, _) = rest.split_once(END).context("no mark")?;
-    let name = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
-    Ok(table.lines().filter_map(name).collect())
+    let (_, table, _) = split(&page)?;
+    Ok(table
+        .lines()
+        .filter_map(name_of)
+        .map(str::to_owned)
+        .collect())
 }
