@@ -154,6 +154,12 @@ impl RawClient {
         matches!(written, Ok(Ok(())))
     }
 
+    /// Closes the sending side; the server sees the end of the stream.
+    pub async fn half_close(&mut self) {
+        // It may be closed already.
+        let _ = self.stream.shutdown().await;
+    }
+
     /// Writes a correct text frame.
     pub async fn text(&mut self, text: &str) {
         self.write(&Shape::new(opcode::TEXT, text).encode()).await;

@@ -84,6 +84,8 @@ pub(crate) struct FrameReader {
     pending: Vec<u8>,
     /// Fragments of a text message so far.
     message: Vec<u8>,
+    /// So many bytes of `message` are whole characters.
+    message_checked: u32,
     in_message: bool,
 }
 
@@ -111,6 +113,7 @@ impl FrameReader {
             message_bytes_max,
             pending: Vec::new(),
             message: Vec::new(),
+            message_checked: 0,
             in_message: false,
         }
     }
@@ -183,6 +186,7 @@ impl FrameReader {
                     let flow = sink(incoming);
                     if is_text && !self.message.is_empty() {
                         self.message = Vec::new();
+                        self.message_checked = 0;
                     }
                     if flow.is_break() {
                         return Ok((used, 0, flow));
@@ -214,12 +218,27 @@ impl FrameReader {
                 self.in_message = !header.fin;
                 self.message.extend_from_slice(payload);
                 if !header.fin {
+                    self.check_fragment()?;
                     return Ok(Step::Fragment(frame_bytes));
                 }
                 Incoming::Text(as_text(&self.message)?)
             }
         };
         Ok(Step::Complete(frame_bytes, incoming))
+    }
+
+    /// Text that is wrong is refused with the fragment that spoils it, not with the last one.
+    /// A character may be cut by the end of a fragment; each byte is looked at once.
+    fn check_fragment(&mut self) -> Result<(), Violation> {
+        let checked = self.message_checked as usize;
+        let whole = match std::str::from_utf8(&self.message[checked..]) {
+            Ok(text) => text.len(),
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => return Err(Violation::InvalidUtf8),
+        };
+        // The message limit is far below 32 bits.
+        self.message_checked = (checked + whole) as u32;
+        Ok(())
     }
 
     /// Whether a frame may come here, judged by its header.
