@@ -4,7 +4,9 @@
 
 use clap::Parser;
 
+mod attack;
 mod crash;
+mod fuzz;
 mod handshakes;
 mod memory;
 mod mutants;
@@ -20,6 +22,10 @@ enum Task {
     Handshakes(handshakes::Args),
     /// kill -9 of the server in mid-load, over and over; nothing accepted may be missing.
     Kill(crash::KillArgs),
+    /// Clients that mean harm, at full size.
+    Attack(attack::Args),
+    /// Fuzzing of everything that reads bytes from outside.
+    Fuzz(fuzz::Args),
     /// Resident memory of the server for each idle connection.
     Memory(memory::Args),
     /// Power cuts in mid-load, over and over; nothing accepted may be missing. Needs root.
@@ -36,6 +42,8 @@ fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Handshakes(args) => handshakes::run(&args),
         Task::Kill(args) => crash::kill(&args),
+        Task::Attack(args) => attack::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Memory(args) => memory::run(&args),
         Task::Powercut(args) => crash::powercut(args),
         Task::Mutants(args) => mutants::run(&args),

@@ -5,6 +5,8 @@
 //! tokens, accounts) is in the store. This module closes no connection:
 //! whoever revokes something also tells the broker.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keys;
 mod revoked;
 #[cfg(test)]

@@ -8,3 +8,5 @@
 pub mod admin;
 pub mod auth;
 pub mod edge;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;

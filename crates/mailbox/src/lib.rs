@@ -37,6 +37,8 @@ mod config;
 mod dead;
 mod expire;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod housekeeper;
 mod journal;
 mod layout;

@@ -71,6 +71,9 @@ pub struct SendFrame<'a> {
 /// Longest nonce of a `ping`, in bytes of JSON.
 pub const NONCE_BYTES_MAX: usize = 256;
 
+/// Longest explanation of an error, in bytes.
+const MESSAGE_BYTES_MAX: usize = 200;
+
 /// A frame that could not be taken, and what to answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -85,9 +88,14 @@ pub struct FrameError {
 
 impl FrameError {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        // The reason may quote the frame, which may be long.
+        if message.len() > MESSAGE_BYTES_MAX {
+            message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        }
         Self {
             code,
-            message: message.into(),
+            message,
             reference: None,
         }
     }

@@ -9,6 +9,8 @@
 
 mod client_frame;
 mod codes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod ids;
 mod limits;
 #[cfg(feature = "schema")]

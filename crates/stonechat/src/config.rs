@@ -203,6 +203,20 @@ impl Config {
         Ok(Self { settings, figment })
     }
 
+    /// From the text of a file; what a fuzzer needs of [`Config::load`].
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn from_text(text: &str, flags: &[Override]) -> Result<Self, ConfigError> {
+        let toml = Toml::string(text);
+        toml.data()
+            .map_err(|error| ConfigError::Syntax(error.to_string()))?;
+        let mut figment = Figment::from(Defaults).merge(toml);
+        for flag in flags {
+            figment = figment.merge(flag.clone());
+        }
+        let settings = check::check(&figment)?;
+        Ok(Self { settings, figment })
+    }
+
     /// The configuration in force as TOML, with documentation and origins.
     pub(crate) fn to_toml(&self) -> String {
         render::effective(&self.settings, &|key: &Key| {

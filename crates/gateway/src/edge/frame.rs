@@ -163,7 +163,7 @@ impl FrameReader {
     }
 
     /// Heap held at the moment, in bytes.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn heap_bytes(&self) -> usize {
         self.pending.capacity() + self.message.capacity()
     }

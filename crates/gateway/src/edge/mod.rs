@@ -17,6 +17,8 @@ mod connection;
 mod figures;
 mod frame;
 mod frame_out;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handshake;
 mod origin;
 mod service;

@@ -120,6 +120,31 @@ fn missing(dir: &Path, expected: u64, found: u64) -> StoreError {
     }
 }
 
+/// Reads one segment from memory, the last one if `last`; what a fuzzer needs of [`scan`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_one(
+    bytes: &[u8],
+    number: u64,
+    last: bool,
+    mut visit: impl FnMut(u64, u64, Record) -> Result<(), StoreError>,
+) -> Result<ScanEnd, StoreError> {
+    let mut result = ScanEnd::default();
+    let mut segment = Segment {
+        path: PathBuf::from("segment"),
+        number,
+        bytes,
+        last,
+    };
+    match segment.header(None)? {
+        None => result.torn = Some(segment.torn(0)),
+        Some(header) => {
+            let found = segment.batches(header, &mut visit, &mut result)?;
+            result.segments.push(found);
+        }
+    }
+    Ok(result)
+}
+
 struct Segment<'a> {
     path: PathBuf,
     number: u64,
