@@ -1,10 +1,16 @@
 //! A WebSocket client over raw TCP, for what a well-behaved library refuses to send.
 
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{DEADLINE, Node};
+
+/// How long something that need not come is waited for.
+const A_MOMENT: Duration = Duration::from_millis(100);
 
 /// Opcodes of RFC 6455.
 pub mod opcode {
@@ -128,6 +134,85 @@ impl RawClient {
         client
     }
 
+    /// A TCP connection from a certain address of this machine.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn connect_from(node: &Node, from: Ipv4Addr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let bound = socket.bind((from, 0).into());
+        bound.expect("the address is of this machine");
+        let to = node.endpoint().listen.parse().expect("an address");
+        let stream = socket.connect(to).await;
+        Self {
+            stream: stream.expect("the node accepts connections"),
+            unread: Vec::new(),
+        }
+    }
+
+    /// Asks for the upgrade; the head of the answer, none when the connection is gone.
+    pub async fn upgrade(&mut self, node: &Node) -> Option<String> {
+        let request = upgrade_request(&node.endpoint().listen);
+        self.try_write(request.as_bytes()).await;
+        loop {
+            if let Some(head) = self.take_head() {
+                return Some(head);
+            }
+            if !self.more().await {
+                return None;
+            }
+        }
+    }
+
+    /// Says hello on an upgraded connection.
+    ///
+    /// # Panics
+    /// When it is not welcome.
+    pub async fn sign_in(&mut self, token: &str) {
+        let hello = json!({"type": "hello", "token": token, "device": "phone"});
+        self.text(&hello.to_string()).await;
+        let welcome = self.json().await;
+        assert_eq!(welcome["type"], "welcome", "{welcome}");
+    }
+
+    /// Upgrades and says hello, if the server lets it.
+    pub async fn try_sign_in(&mut self, node: &Node, token: &str) -> bool {
+        match self.upgrade(node).await {
+            Some(head) if head.starts_with("HTTP/1.1 101") => {
+                self.sign_in(token).await;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Upgrades and says hello.
+    ///
+    /// # Panics
+    /// When the server does not let it.
+    pub async fn upgrade_and_sign_in(&mut self, node: &Node, token: &str) {
+        assert!(self.try_sign_in(node, token).await, "not upgraded");
+    }
+
+    /// Head of an answer that comes by itself, if one comes within a moment.
+    pub async fn response_head_if_any(&mut self) -> Option<String> {
+        let mut buffer = [0; 4096];
+        let read = tokio::time::timeout(A_MOMENT, self.stream.read(&mut buffer)).await;
+        if let Ok(Ok(n)) = read {
+            self.unread.extend(&buffer[..n]);
+        }
+        self.take_head()
+    }
+
+    /// Whether the server hangs up within this time; what it says before is read.
+    pub async fn is_closed_within(&mut self, time: Duration) -> bool {
+        let mut buffer = [0; 4096];
+        match tokio::time::timeout(time, self.stream.read(&mut buffer)).await {
+            Err(_) => false,
+            Ok(read) => !matches!(read, Ok(n) if n > 0),
+        }
+    }
+
     /// Connected, upgraded and signed in.
     pub async fn join(node: &Node, user: &str, device: &str) -> Self {
         let token = node.user(user);
@@ -183,14 +268,21 @@ impl RawClient {
     /// When the connection ends before.
     pub async fn response_head(&mut self) -> String {
         loop {
-            let end = self.unread.windows(4).position(|four| four == b"\r\n\r\n");
-            if let Some(end) = end {
-                let head: Vec<u8> = self.unread.drain(..end + 4).collect();
-                return String::from_utf8_lossy(&head).into_owned();
+            if let Some(head) = self.take_head() {
+                return head;
             }
             let more = self.more().await;
             assert!(more, "closed within the response head: {:?}", self.unread);
         }
+    }
+
+    fn take_head(&mut self) -> Option<String> {
+        let end = self
+            .unread
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")?;
+        let head: Vec<u8> = self.unread.drain(..end + 4).collect();
+        Some(String::from_utf8_lossy(&head).into_owned())
     }
 
     /// Everything until the server closes.

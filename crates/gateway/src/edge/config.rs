@@ -9,6 +9,7 @@ use stonechat_broker::OutletLimits;
 use stonechat_protocol::Limits;
 
 use super::EdgeError;
+use super::peers::{Network, NotANetwork};
 
 /// Files of a certificate. Read at start and again by [`super::RunningEdge::reload_tls`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,11 @@ pub struct EdgeConfig {
     /// Connections at a time; more are answered 503. Absent: what the limit of open files
     /// leaves after a reserve for files and for requests that are not connections yet.
     pub connections_max: Option<usize>,
+    /// Connections of one peer address (of one /64 for IPv6) that have not signed in; more
+    /// are answered 429. 0: no limit.
+    pub unauthenticated_per_peer_max: usize,
+    /// Addresses and networks that this limit does not count: proxies.
+    pub peers_trusted: Vec<String>,
     /// What may wait to be written to one connection.
     #[serde(with = "OutletLimitsForm")]
     pub outlet: OutletLimits,
@@ -83,6 +89,8 @@ impl Default for EdgeConfig {
             write_deadline_ms: 10_000,
             request_deadline_ms: 5_000,
             connections_max: None,
+            unauthenticated_per_peer_max: 256,
+            peers_trusted: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()],
             outlet: OutletLimits::default(),
             limits: Limits::default(),
             workers: None,
@@ -121,6 +129,17 @@ impl Room {
 }
 
 impl EdgeConfig {
+    /// [`EdgeConfig::peers_trusted`], read.
+    pub(crate) fn networks_trusted(&self) -> Result<Vec<Network>, EdgeError> {
+        let networks = self.peers_trusted.iter().map(|text| text.parse());
+        networks
+            .collect::<Result<_, NotANetwork>>()
+            .map_err(|error| EdgeError::Config {
+                key: "peers_trusted",
+                problem: error.to_string(),
+            })
+    }
+
     /// Checks every bound.
     ///
     /// # Errors
@@ -183,6 +202,7 @@ impl EdgeConfig {
         let (body, frame) = (self.limits.body_bytes_max, self.limits.frame_bytes_max);
         within("limits.frame_bytes_max", count(frame), 1024, 16 << 20)?;
         within("limits.body_bytes_max", count(body), 1, count(frame))?;
+        self.networks_trusted()?;
         for origin in &self.origins_allowed {
             if origin != "*" && !origin.contains("://") {
                 return Err(EdgeError::Config {
@@ -213,7 +233,8 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_is_named() {
         type Spoil = fn(&mut EdgeConfig);
-        let bad: [(&str, Spoil); 6] = [
+        let bad: [(&str, Spoil); 7] = [
+            ("peers_trusted", |c| c.peers_trusted.push("proxy".into())),
             ("listen", |c| c.listen.clear()),
             ("heartbeat_ms", |c| c.heartbeat_ms = 0),
             ("workers", |c| c.workers = Some(0)),

@@ -21,6 +21,7 @@ mod frame_out;
 pub(crate) mod fuzzing;
 mod handshake;
 mod origin;
+mod peers;
 mod service;
 mod shared;
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +16,12 @@ use actix_http::error::DispatchError;
 use actix_http::h1::{self, H1Service};
 use actix_http::{HttpService, KeepAlive, Method, Request, Response, StatusCode, header};
 use actix_rt::net::TcpStream;
-use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service};
+use actix_service::{Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service};
 use bytes::BytesMut;
+use futures_util::future::{Either, ready};
 use stonechat_actors::Tree;
 use stonechat_protocol::SUBPROTOCOL;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -27,6 +29,7 @@ use super::backend::Backend;
 use super::connection::{Connection, Opened};
 use super::figures::Figures;
 use super::handshake::{PATH, Refusal, Upgrade, negotiate};
+use super::peers::Crowded;
 use super::shared::Shared;
 use super::tls::{Acceptor, TlsStream};
 
@@ -61,14 +64,65 @@ pub(crate) fn plain<B: Backend>(
     Error = impl std::fmt::Debug,
     InitError = (),
 > {
-    let http = http::<TcpStream, B>(parts);
-    fn_service(|io: TcpStream| async move {
+    let http = http::<TcpStream, B>(parts.clone());
+    apply_fn_factory(http, move |io: TcpStream, http| {
         prompt(&io);
         let peer = io.peer_addr().ok();
-        Ok::<_, DispatchError>((io, peer))
+        match parts.shared.peers.enter(peer.map(|peer| peer.ip())) {
+            Ok(counted) => {
+                let served = http.call((io, peer));
+                Either::Left(async move {
+                    let outcome = served.await;
+                    // Until here; a connection counts itself.
+                    drop(counted);
+                    outcome
+                })
+            }
+            Err(Crowded) => {
+                Figures::turned_away(StatusCode::TOO_MANY_REQUESTS.as_u16());
+                turn_away(&parts, io);
+                Either::Right(ready(Ok(())))
+            }
+        }
     })
-    .and_then(http)
 }
+
+/// Refusals that are being told at a time. What comes on top is merely closed: whoever floods
+/// the node is not to hold its descriptors with that.
+const COURTESIES_MAX: usize = 64;
+
+/// Tells a peer that it has too many connections, without holding up the listener.
+fn turn_away<B: Backend>(parts: &Parts<B>, mut io: TcpStream) {
+    let Some(courtesy) = parts.shared.peers.courtesy(COURTESIES_MAX) else {
+        return;
+    };
+    parts.tree.spawn_task("refusal", async move {
+        let told = async {
+            io.write_all(CROWDED.as_bytes()).await?;
+            io.shutdown().await?;
+            // Closing with the request unread would take the answer with it.
+            let mut request = [0; 1_024];
+            for _ in 0..COURTESY_READS_MAX {
+                if io.read(&mut request).await? == 0 {
+                    break;
+                }
+            }
+            Ok::<_, io::Error>(())
+        };
+        // A peer that does not listen has nobody to be told.
+        let _ = timeout(Duration::from_millis(COURTESY_MS_MAX), told).await;
+        drop(courtesy);
+    });
+}
+
+/// Longest time for telling, in milliseconds.
+const COURTESY_MS_MAX: u64 = 1_000;
+/// Parts of a request that are read and thrown away meanwhile.
+const COURTESY_READS_MAX: usize = 16;
+/// What is told, whatever was asked.
+const CROWDED: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 65\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
+    too many connections of your address that have not signed in yet\n";
 
 /// The service of a TLS listener.
 pub(crate) fn encrypted<B: Backend>(
@@ -81,17 +135,35 @@ pub(crate) fn encrypted<B: Backend>(
     Error = impl std::fmt::Debug,
     InitError = (),
 > {
-    let http = http::<TlsStream<TcpStream>, B>(parts);
-    fn_service(move |io: TcpStream| {
+    let http = http::<TlsStream<TcpStream>, B>(parts.clone());
+    let served = fn_service(move |(io, peer): (TcpStream, Option<SocketAddr>)| {
         let acceptor = acceptor.clone();
         async move {
-            prompt(&io);
-            let peer = io.peer_addr().ok();
             let io = acceptor.accept(io).await.map_err(DispatchError::Io)?;
             Ok::<_, DispatchError>((io, peer))
         }
     })
-    .and_then(http)
+    .and_then(http);
+    apply_fn_factory(served, move |io: TcpStream, served| {
+        prompt(&io);
+        let peer = io.peer_addr().ok();
+        match parts.shared.peers.enter(peer.map(|peer| peer.ip())) {
+            Ok(counted) => {
+                let outcome = served.call((io, peer));
+                Either::Left(async move {
+                    let outcome = outcome.await;
+                    drop(counted);
+                    outcome
+                })
+            }
+            Err(Crowded) => {
+                // There is no word for it before the handshake, and a handshake is what is
+                // to be spared.
+                Figures::turned_away(StatusCode::TOO_MANY_REQUESTS.as_u16());
+                Either::Right(ready(Ok(())))
+            }
+        }
+    })
 }
 
 /// Frames are gathered before they are written: the kernel need not wait for more.
@@ -115,7 +187,7 @@ fn http<S, B>(
         Response = Response<BoxBody>,
         Error = Infallible,
         InitError = (),
-        Service: actix_service::Service<Request, Future: 'static>,
+        Service: Service<Request, Future: 'static>,
         Future: 'static,
     >,
     BoxBody,
@@ -127,7 +199,7 @@ fn http<S, B>(
         Error = Infallible,
         InitError = (),
         Future: 'static,
-        Service: actix_service::Service<(Request, Framed<S, h1::Codec>), Future: 'static>,
+        Service: Service<(Request, Framed<S, h1::Codec>), Future: 'static>,
     >,
 >
 where
@@ -214,6 +286,7 @@ where
         response: out.to_vec(),
         already_read: framed.read_buf.to_vec(),
         token,
+        counted: shared.peers.stay(peer.map(|peer| peer.ip())),
     };
     let connection = Connection::new(opened, place);
     parts.tree.spawn_task("connection", connection);

@@ -10,6 +10,7 @@ use stonechat_protocol::UserId;
 use super::EdgeConfig;
 use super::backend::Backend;
 use super::figures::Figures;
+use super::peers::Peers;
 
 /// State of one edge.
 pub(crate) struct Shared<B> {
@@ -17,6 +18,7 @@ pub(crate) struct Shared<B> {
     pub(crate) backend: B,
     pub(crate) figures: Figures,
     pub(crate) fault: Fault,
+    pub(crate) peers: Arc<Peers>,
     connections: AtomicUsize,
     connections_max: usize,
     draining: AtomicBool,
@@ -24,7 +26,10 @@ pub(crate) struct Shared<B> {
 
 impl<B: Backend> Shared<B> {
     pub(crate) fn new(config: EdgeConfig, backend: B, connections_max: usize) -> Self {
+        // Checked before; what cannot be read trusts nobody.
+        let trusted = config.networks_trusted().unwrap_or_default();
         Self {
+            peers: Peers::new(config.unauthenticated_per_peer_max, trusted),
             config,
             backend,
             figures: Figures::new(),

@@ -111,6 +111,9 @@ settings! {
         /// "*" allows all. Empty: pages of this very host only. Programs that are not
         /// browsers send no Origin and are not affected.
         origins_allowed: Vec<String> = Vec::new();
+        /// Addresses and networks ("10.0.0.0/8") of proxies, which connect for many clients:
+        /// `limits.unauthenticated_per_peer_max` does not count them.
+        peers_trusted: Vec<String> = vec![String::from("127.0.0.0/8"), String::from("::1")];
         /// Threads that serve connections. 0: one for each processor.
         workers: u64 = 0, 0..=512;
         /// A connection that has not said a valid `hello` by then is closed, milliseconds.
@@ -214,6 +217,9 @@ settings! {
         /// Connections at a time; more are refused with 503. 0: as many as the file
         /// descriptor limit leaves room for.
         connections_max: u64 = 0, 0..=4_000_000;
+        /// Connections of one peer address (of one /64 for IPv6) that have not signed in;
+        /// more are refused with 429. 0: no limit. Does not count `server.peers_trusted`.
+        unauthenticated_per_peer_max: u64 = 256, 0..=4_000_000;
         /// Users connected at a time.
         sessions_max: u64 = 1_000_000, 1..=100_000_000;
         /// Events waiting for one connection; beyond it is closed as a slow consumer. At

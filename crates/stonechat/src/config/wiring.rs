@@ -115,6 +115,8 @@ impl Settings {
             write_deadline_ms: server.write_deadline_ms,
             request_deadline_ms: server.request_deadline_ms,
             connections_max: some(limits.connections_max),
+            unauthenticated_per_peer_max: size(limits.unauthenticated_per_peer_max),
+            peers_trusted: server.peers_trusted.clone(),
             outlet: OutletLimits {
                 events_max: size(limits.outlet_events_max),
                 bytes_max: size(limits.outlet_bytes_max),

@@ -256,6 +256,7 @@ impl<B: Backend> Core<B> {
         };
         self.welcome(&signed_in, device);
         self.about.user = Some(signed_in.user);
+        self.about.counted = None;
         self.heard(Instant::now());
         self.phase = Phase::Open {
             link: Rc::new(signed_in.link),

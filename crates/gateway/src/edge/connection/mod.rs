@@ -37,6 +37,7 @@ use self::outbound::Writer;
 use super::backend::{Backend, RETRY_AFTER_MS, Refused, SignedIn};
 use super::frame::FrameReader;
 use super::frame_out::put_ping;
+use super::peers::Counted;
 use super::shared::Place;
 
 /// The connection's own answers (errors, pongs) that may wait before reading stops, in bytes.
@@ -62,6 +63,8 @@ pub(crate) struct Opened<S> {
     pub(crate) already_read: Vec<u8>,
     /// From the `Authorization` header.
     pub(crate) token: Option<Box<str>>,
+    /// Counts the connection among its peer's until it has signed in.
+    pub(crate) counted: Counted,
 }
 
 /// One connection. Awaiting it serves it until it ends; a panic in it says `bye` to the
@@ -88,13 +91,14 @@ struct Core<B: Backend> {
     about: Box<About>,
 }
 
-/// For the log.
+/// For the log, and what is rarely looked at.
 struct About {
     peer: Option<SocketAddr>,
     user: Option<UserId>,
     device: Option<DeviceId>,
     since: Instant,
     ended: Option<Ended>,
+    counted: Counted,
 }
 
 enum Phase<L> {
@@ -159,6 +163,7 @@ where
                     device: None,
                     since: now,
                     ended: None,
+                    counted: opened.counted,
                 }),
             },
         }

@@ -298,6 +298,7 @@ async fn a_connection_at_rest_holds_no_buffer() {
         response: b"\x81\x01".iter().chain(b"1").copied().collect(),
         already_read: Vec::new(),
         token: None,
+        counted: None,
     };
     let mut connection = Connection::new(opened, rig.shared.admit().unwrap());
     rig.client.io = far;

@@ -168,6 +168,7 @@ pub(super) fn rig_with(
         response: Vec::new(),
         already_read: Vec::new(),
         token: None,
+        counted: None,
     };
     open(&mut opened);
     let connection = Connection::new(opened, shared.admit().unwrap());
