@@ -33,6 +33,11 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         ],
     ),
     ("stonechat-client", &["stonechat-protocol"]),
+    // Load: speaks to a server from outside, never links one.
+    (
+        "stonechat-swarm",
+        &["stonechat-client", "stonechat-protocol"],
+    ),
     (
         "stonechat",
         &[
@@ -53,6 +58,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "stonechat-protocol",
             "stonechat-delivery",
             "stonechat-tests",
+            "stonechat-swarm",
         ],
     ),
 ];

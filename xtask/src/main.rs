@@ -5,7 +5,9 @@
 use clap::Parser;
 
 mod attack;
+mod bench;
 mod crash;
+mod floor;
 mod fuzz;
 mod handshakes;
 mod memory;
@@ -26,6 +28,11 @@ enum Task {
     Attack(attack::Args),
     /// Fuzzing of everything that reads bytes from outside.
     Fuzz(fuzz::Args),
+    /// Speed and size of the server, each figure beside its floor in the same run.
+    Bench(bench::Args),
+    /// The bare relay that benchmarks compare with; they start it themselves.
+    #[command(hide = true)]
+    FloorRelay(floor::Args),
     /// Resident memory of the server for each idle connection.
     Memory(memory::Args),
     /// Power cuts in mid-load, over and over; nothing accepted may be missing. Needs root.
@@ -44,6 +51,8 @@ fn main() -> anyhow::Result<()> {
         Task::Kill(args) => crash::kill(&args),
         Task::Attack(args) => attack::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Bench(args) => bench::run(&args),
+        Task::FloorRelay(args) => floor::run(&args),
         Task::Memory(args) => memory::run(&args),
         Task::Powercut(args) => crash::powercut(args),
         Task::Mutants(args) => mutants::run(&args),

@@ -1,0 +1,398 @@
+//! The loop: one thread, one poller, all connections of a roster.
+
+use std::io::{self, Read as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::behaviour::Behaviour;
+use crate::connection::{Connection, Phase};
+use crate::shared::{Shared, Timer};
+use crate::websocket;
+use crate::{Counts, Roster, SwarmError, User};
+
+mod inbound;
+
+/// Connections of one source address; an address has some 28,000 ports by default.
+const PORTS_EACH: u32 = 10_000;
+const EVENTS_MAX: usize = 1024;
+const READ_BYTES: usize = 256 * 1024;
+/// The longest sleep: whoever waits for a condition looks again after it.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// How an engine speaks to its server.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the server listens.
+    pub server: SocketAddr,
+    /// Connections under way to `welcome` at the same time.
+    pub connecting_max: usize,
+    /// Whether the server answers sends and wants acknowledgements; a bare relay does neither.
+    pub answers: bool,
+}
+
+impl Options {
+    /// The defaults for a server that speaks the whole protocol.
+    pub fn new(server: SocketAddr) -> Self {
+        Self {
+            server,
+            connecting_max: 128,
+            answers: true,
+        }
+    }
+}
+
+/// Simulated users and their connections.
+#[derive(Debug)]
+pub struct Engine {
+    poll: Poll,
+    events: Events,
+    connections: Vec<Connection>,
+    shared: Shared,
+    buffer: Vec<u8>,
+    options: Options,
+    /// Users that have yet to be connected, and how many are under way.
+    to_connect: Range<u32>,
+    connecting: usize,
+    swept_s: u32,
+}
+
+impl Engine {
+    /// An engine for the users of `roster`; none is connected yet.
+    ///
+    /// # Errors
+    /// When the system gives no poller.
+    pub fn new(roster: Roster, options: Options) -> Result<Self, SwarmError> {
+        let connections = (0..roster.len()).map(|_| Connection::new()).collect();
+        Ok(Self {
+            poll: Poll::new().map_err(SwarmError::io("making a poller"))?,
+            events: Events::with_capacity(EVENTS_MAX),
+            connections,
+            shared: Shared::new(roster, options.answers),
+            buffer: vec![0; READ_BYTES],
+            options,
+            to_connect: 0..0,
+            connecting: 0,
+            swept_s: 0,
+        })
+    }
+
+    /// What was seen so far.
+    pub fn counts(&self) -> Counts {
+        self.shared.counts
+    }
+
+    /// The engine's clock, microseconds since the Unix epoch, as of the last turn.
+    pub fn now_us(&self) -> u64 {
+        self.shared.now_us
+    }
+
+    /// Sends of all users that are unanswered.
+    pub fn unanswered(&self) -> usize {
+        self.connections.iter().map(|c| c.unanswered.len()).sum()
+    }
+
+    /// Connects users and waits until all of them are signed in.
+    ///
+    /// # Errors
+    /// When a connection fails, is refused, or the deadline passes.
+    pub fn connect<B: Behaviour>(
+        &mut self,
+        users: Range<u32>,
+        behaviour: &mut B,
+        within: Duration,
+    ) -> Result<(), SwarmError> {
+        let until = Instant::now() + within;
+        let welcomed = self.shared.counts.welcomed + users.len() as u64;
+        self.to_connect = users;
+        while self.shared.counts.welcomed < welcomed {
+            self.turn(behaviour)?;
+            if Instant::now() > until {
+                return Err(SwarmError::Deadline {
+                    what: "that all users are signed in",
+                    state: format!("{} of {welcomed}", self.shared.counts.welcomed),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes connections as they are, without a word, as a network that breaks does.
+    pub fn drop_connections(&mut self, users: Range<u32>) {
+        for index in users {
+            let connection = &mut self.connections[index as usize];
+            if connection.phase != Phase::Closed {
+                connection.reset(&mut self.shared);
+                self.shared.counts.ended += 1;
+            }
+        }
+    }
+
+    /// Calls `act` for some users, and sends what it produced.
+    ///
+    /// # Errors
+    /// What `act` returns, or what writing it out returned.
+    pub fn each<B: Behaviour>(
+        &mut self,
+        users: Range<u32>,
+        behaviour: &mut B,
+        mut act: impl FnMut(&mut B, &mut User<'_>) -> Result<(), String>,
+    ) -> Result<(), SwarmError> {
+        self.shared.tick();
+        for index in users {
+            let mut user = User {
+                index,
+                connection: &mut self.connections[index as usize],
+                shared: &mut self.shared,
+            };
+            act(behaviour, &mut user).map_err(|what| SwarmError::Server { user: index, what })?;
+        }
+        self.flush(behaviour)
+    }
+
+    /// Runs until the behaviour has finished, or until `until`. Tells whether it has finished.
+    ///
+    /// # Errors
+    /// What the behaviour returned, or what the system did.
+    pub fn run<B: Behaviour>(
+        &mut self,
+        behaviour: &mut B,
+        until: Instant,
+    ) -> Result<bool, SwarmError> {
+        loop {
+            if behaviour.finished() {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            self.turn_until(behaviour, until)?;
+        }
+    }
+
+    fn turn<B: Behaviour>(&mut self, behaviour: &mut B) -> Result<(), SwarmError> {
+        self.turn_until(behaviour, Instant::now() + SLEEP_MAX)
+    }
+
+    fn turn_until<B: Behaviour>(
+        &mut self,
+        behaviour: &mut B,
+        until: Instant,
+    ) -> Result<(), SwarmError> {
+        self.open_more()?;
+        self.flush(behaviour)?;
+        self.shared.tick();
+        let mut sleep = SLEEP_MAX.min(until.saturating_duration_since(Instant::now()));
+        if let Some(next) = self.shared.timers.peek() {
+            let due_us = next.0.0.saturating_sub(self.shared.now_us);
+            sleep = sleep.min(Duration::from_micros(due_us));
+        }
+        if let Err(e) = self.poll.poll(&mut self.events, Some(sleep))
+            && e.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(SwarmError::io("waiting for events")(e));
+        }
+        self.shared.counts.turns += 1;
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut result = Ok(());
+        for event in &events {
+            let index = event.token().0;
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                result = self.readable(index, behaviour);
+            }
+            if result.is_ok() && event.is_writable() {
+                result = self.writable(index, behaviour);
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        self.events = events;
+        result?;
+        self.fire(behaviour)?;
+        self.sweep(behaviour)?;
+        self.flush(behaviour)
+    }
+
+    fn open_more(&mut self) -> Result<(), SwarmError> {
+        while self.connecting < self.options.connecting_max {
+            let Some(index) = self.to_connect.next() else {
+                break;
+            };
+            self.open(index).map_err(SwarmError::io("connecting"))?;
+            self.connecting += 1;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, index: u32) -> io::Result<()> {
+        let server = self.options.server;
+        let socket = Socket::new(
+            Domain::for_address(server),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if server.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            // Another source address for each ten thousand, so that ports do not run out.
+            let last = u8::try_from(2 + index / PORTS_EACH % 250).unwrap_or(2);
+            socket.set_reuse_address(true)?;
+            let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
+            socket.bind(&source.into())?;
+        }
+        match socket.connect(&server.into()) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) if e.raw_os_error() == Some(EINPROGRESS) => {}
+            Err(e) => return Err(e),
+        }
+        let mut stream = mio::net::TcpStream::from_std(socket.into());
+        self.poll.registry().register(
+            &mut stream,
+            Token(index as usize),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        let connection = &mut self.connections[index as usize];
+        connection.stream = Some(stream);
+        connection.phase = Phase::Upgrading;
+        connection.heard_s = self.shared.now_s();
+        self.shared.counts.opened += 1;
+        let out = connection.out(index, &mut self.shared);
+        websocket::write_upgrade(out, &server.to_string(), "/v1/ws");
+        Ok(())
+    }
+
+    /// Reads until the socket is empty. A short read means that it is.
+    fn readable<B: Behaviour>(
+        &mut self,
+        index: usize,
+        behaviour: &mut B,
+    ) -> Result<(), SwarmError> {
+        loop {
+            let Some(stream) = &mut self.connections[index].stream else {
+                return Ok(());
+            };
+            match stream.read(&mut self.buffer) {
+                Ok(0) => return self.ended(index, behaviour, "closed"),
+                Ok(read) => {
+                    self.shared.tick();
+                    self.shared.counts.reads += 1;
+                    self.shared.counts.bytes_in += read as u64;
+                    self.take_in(index, read, behaviour)?;
+                    if read < self.buffer.len() {
+                        return Ok(());
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return self.ended(index, behaviour, &e.to_string()),
+            }
+        }
+    }
+
+    fn writable<B: Behaviour>(
+        &mut self,
+        index: usize,
+        behaviour: &mut B,
+    ) -> Result<(), SwarmError> {
+        let connection = &mut self.connections[index];
+        // What is in the list is written at the end of the turn anyway.
+        if connection.dirty || connection.out.is_empty() {
+            return Ok(());
+        }
+        match connection.flush(&mut self.shared) {
+            Ok(()) => Ok(()),
+            Err(e) => self.ended(index, behaviour, &e.to_string()),
+        }
+    }
+
+    fn flush<B: Behaviour>(&mut self, behaviour: &mut B) -> Result<(), SwarmError> {
+        let mut dirty = std::mem::take(&mut self.shared.dirty);
+        for &index in &dirty {
+            if let Err(e) = self.connections[index as usize].flush(&mut self.shared) {
+                self.ended(index as usize, behaviour, &e.to_string())?;
+            }
+        }
+        dirty.clear();
+        // Nobody but a behaviour that was just told of an end can have added to it.
+        dirty.append(&mut self.shared.dirty);
+        self.shared.dirty = dirty;
+        Ok(())
+    }
+
+    fn fire<B: Behaviour>(&mut self, behaviour: &mut B) -> Result<(), SwarmError> {
+        self.shared.tick();
+        while let Some(next) = self.shared.timers.peek() {
+            let (due_us, index, timer) = next.0;
+            if due_us > self.shared.now_us {
+                break;
+            }
+            self.shared.timers.pop();
+            let mut user = User {
+                index,
+                connection: &mut self.connections[index as usize],
+                shared: &mut self.shared,
+            };
+            match timer {
+                Timer::Ack => user.ack_timer(),
+                Timer::Behaviour => behaviour
+                    .on_timer(&mut user)
+                    .map_err(|what| SwarmError::Server { user: index, what })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Once a second: ask servers that have been silent for a heartbeat, give up after three.
+    fn sweep<B: Behaviour>(&mut self, behaviour: &mut B) -> Result<(), SwarmError> {
+        let now_s = self.shared.now_s();
+        if now_s == self.swept_s {
+            return Ok(());
+        }
+        self.swept_s = now_s;
+        for index in 0..self.connections.len() {
+            let connection = &mut self.connections[index];
+            let silent_s = now_s.saturating_sub(connection.heard_s);
+            if silent_s <= connection.heartbeat_s || connection.phase != Phase::Open {
+                continue;
+            }
+            if silent_s > 3 * connection.heartbeat_s {
+                self.ended(index, behaviour, "silent for three heartbeats")?;
+            } else if !connection.asked {
+                connection.asked = true;
+                let out = connection.out(index as u32, &mut self.shared);
+                crate::frames::write_ping(out);
+            }
+        }
+        Ok(())
+    }
+
+    fn ended<B: Behaviour>(
+        &mut self,
+        index: usize,
+        behaviour: &mut B,
+        why: &str,
+    ) -> Result<(), SwarmError> {
+        let connection = &mut self.connections[index];
+        if matches!(connection.phase, Phase::Upgrading | Phase::SigningIn) {
+            self.connecting -= 1;
+        }
+        connection.reset(&mut self.shared);
+        self.shared.counts.ended += 1;
+        let user = u32::try_from(index).unwrap_or(u32::MAX);
+        let mut handle = User {
+            index: user,
+            connection,
+            shared: &mut self.shared,
+        };
+        behaviour
+            .on_end(&mut handle, why)
+            .map_err(|what| SwarmError::Server { user, what })
+    }
+}
+
+const EINPROGRESS: i32 = 115;

@@ -1,0 +1,40 @@
+//! Why a load run cannot go on. What a server answers to single frames is counted, not an error.
+
+use std::io;
+
+/// Why a load run cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SwarmError {
+    /// A socket or the poller failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The deadline passed.
+    #[error("{what} was not reached in time: {state}; is the server up, and is it overloaded?")]
+    Deadline {
+        /// What was waited for.
+        what: &'static str,
+        /// How far it got.
+        state: String,
+    },
+    /// The server broke the protocol, or ended a connection that should have stayed.
+    #[error(
+        "user {user}: {what}; see the server's log, and docs/protocol.md for what it should do"
+    )]
+    Server {
+        /// Which simulated user.
+        user: u32,
+        /// What happened.
+        what: String,
+    },
+}
+
+impl SwarmError {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+}

@@ -1,0 +1,40 @@
+//! Load on a Stonechat server: tens of thousands of simulated users in one thread.
+//!
+//! An [`Engine`] holds the connections of a [`Roster`] of users in one epoll loop and speaks the
+//! public protocol as a careful client does: ids that increase, at most 64 sends unanswered,
+//! cumulative acknowledgements that ride on other frames. What the users do is a [`Behaviour`].
+//!
+//! **Architecture invariant:** this crate never links the server, so it can be pointed at any. It is
+//! written to cost much less than what it measures: nothing is allocated for a frame, bodies are
+//! made and checked in place, and all that one turn of the loop produces for a connection leaves in
+//! one write.
+//!
+//! What it deliberately does not do: TLS, reconnecting by itself, or judging anything beyond what
+//! every client must see (order, duplicates, phantoms); a behaviour counts the rest.
+
+mod behaviour;
+mod connection;
+mod counts;
+mod engine;
+mod error;
+mod frames;
+mod ids;
+mod latency;
+mod mark;
+mod pairs;
+mod roster;
+mod scan;
+mod shared;
+mod user;
+mod websocket;
+
+pub use behaviour::{Behaviour, Incoming, Receipt, Refused, Sent};
+pub use counts::Counts;
+pub use engine::{Engine, Options};
+pub use error::SwarmError;
+pub use latency::Latency;
+pub use mark::{MARK_BYTES_MIN, Mark};
+pub use pairs::{PairUser, Pairs};
+pub use roster::Roster;
+pub use user::User;
+pub use websocket::{ACCEPT, opcode, read_header, write_header};

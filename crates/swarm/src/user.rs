@@ -1,0 +1,169 @@
+//! A simulated user, as a behaviour sees it for the length of a callback.
+
+use std::cmp::Reverse;
+
+use stonechat_protocol::{MessageId, UNACCEPTED_MAX};
+
+use crate::behaviour::Sent;
+use crate::connection::{Connection, Phase};
+use crate::frames::{self, Riding};
+use crate::ids;
+use crate::mark::Mark;
+use crate::shared::{Shared, Timer};
+
+/// An acknowledgement waits at most this long for a frame to ride on.
+const ACK_AFTER_US: u64 = 1_000_000;
+
+/// A simulated user.
+#[derive(Debug)]
+pub struct User<'a> {
+    pub(crate) index: u32,
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) shared: &'a mut Shared,
+}
+
+impl User<'_> {
+    /// Place in the roster.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The engine's clock, microseconds since the Unix epoch.
+    pub fn now_us(&self) -> u64 {
+        self.shared.now_us
+    }
+
+    /// Whether the user is signed in.
+    pub fn is_open(&self) -> bool {
+        self.connection.phase == Phase::Open
+    }
+
+    /// How many sends are unanswered.
+    pub fn unanswered(&self) -> usize {
+        self.connection.unanswered.len()
+    }
+
+    /// Whether the protocol allows another send now.
+    pub fn may_send(&self) -> bool {
+        self.is_open() && self.connection.unanswered.len() < UNACCEPTED_MAX
+    }
+
+    /// Sends a body of `body_bytes` bytes, marked with `number` and `at_us`. What is to be
+    /// acknowledged rides on it.
+    ///
+    /// # Errors
+    /// When the protocol does not allow it now; see [`User::may_send`].
+    pub fn send(
+        &mut self,
+        to: u32,
+        number: u64,
+        at_us: u64,
+        body_bytes: usize,
+    ) -> Result<MessageId, String> {
+        if !self.may_send() {
+            return Err(format!(
+                "{} sends are unanswered or the user is not signed in",
+                self.unanswered()
+            ));
+        }
+        let random = self.shared.random();
+        let id = ids::next(self.connection.last_id, self.shared.now_us / 1000, random);
+        self.connection.last_id = id;
+        let riding = self.riding();
+        let mark = Mark {
+            sender: self.index,
+            number,
+            at_us,
+        };
+        let mut out = std::mem::take(self.connection.out(self.index, self.shared));
+        frames::write_send(
+            &mut out,
+            &self.shared.roster,
+            id,
+            to,
+            (mark, body_bytes),
+            riding,
+        );
+        self.connection.out = out;
+        self.shared.counts.sent += 1;
+        if self.shared.answers {
+            self.connection.unanswered.push_back(Sent {
+                id,
+                to,
+                number,
+                at_us,
+            });
+        }
+        Ok(id)
+    }
+
+    /// Acknowledges what was taken over, at once and in a frame of its own. Nothing when there is nothing.
+    pub fn ack_now(&mut self) {
+        if self.connection.unacked == 0 || !self.is_open() || !self.shared.answers {
+            return;
+        }
+        let Riding { ack, rev } = self.riding();
+        let seq = ack.unwrap_or(self.connection.taken);
+        let out = self.connection.out(self.index, self.shared);
+        frames::write_ack(out, seq, rev);
+        self.shared.counts.acks += 1;
+    }
+
+    /// Calls [`crate::Behaviour::on_timer`] when the engine's clock has reached `at_us`.
+    pub fn wake_at(&mut self, at_us: u64) {
+        let entry = (at_us, self.index, Timer::Behaviour);
+        self.shared.timers.push(Reverse(entry));
+    }
+
+    /// What rides on the next frame; it counts as told.
+    fn riding(&mut self) -> Riding {
+        let connection = &mut *self.connection;
+        let ack = (connection.unacked > 0).then_some(connection.taken);
+        connection.unacked = 0;
+        let rev = (connection.rev > connection.rev_told).then_some(connection.rev);
+        connection.rev_told = connection.rev;
+        Riding { ack, rev }
+    }
+
+    /// A message was taken over: acknowledge it soon.
+    pub(crate) fn took(&mut self, seq: u64) {
+        let connection = &mut *self.connection;
+        connection.taken = connection.taken.max(seq);
+        if connection.unacked == 0 {
+            connection.unacked_since_us = self.shared.now_us;
+        }
+        connection.unacked += 1;
+        if !self.shared.answers {
+            return;
+        }
+        if !connection.ack_timer {
+            connection.ack_timer = true;
+            let entry = (self.shared.now_us + ACK_AFTER_US, self.index, Timer::Ack);
+            self.shared.timers.push(Reverse(entry));
+        }
+    }
+
+    /// Acknowledges when so much is unacknowledged that it should not wait.
+    pub(crate) fn ack_if_many(&mut self) {
+        if self.connection.unacked >= self.connection.ack_every {
+            self.ack_now();
+        }
+    }
+
+    /// The timer of the acknowledgement fired.
+    pub(crate) fn ack_timer(&mut self) {
+        self.connection.ack_timer = false;
+        if self.connection.unacked == 0 {
+            return;
+        }
+        let due_us = self.connection.unacked_since_us + ACK_AFTER_US;
+        if due_us <= self.shared.now_us {
+            self.ack_now();
+        } else {
+            self.connection.ack_timer = true;
+            self.shared
+                .timers
+                .push(Reverse((due_us, self.index, Timer::Ack)));
+        }
+    }
+}

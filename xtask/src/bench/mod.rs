@@ -1,0 +1,105 @@
+//! `cargo xtask bench`: speed and size of the server, each figure beside its floor in the same run.
+//!
+//! Every benchmark starts the release binary itself, on loopback, with its data on a real disk, puts
+//! load on it with the `swarm` crate, and fails when a message was lost, doubled or out of order: a
+//! figure of a server that broke its word is worth nothing. It measures; it asserts no times.
+
+mod disk;
+mod process;
+mod relay;
+mod report;
+mod server;
+mod users;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+pub(crate) use report::Report;
+
+/// Speed and size of the server, each figure beside its floor in the same run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What all benchmarks take.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Common {
+    /// The server to measure; built with `cargo build --release` when absent.
+    #[arg(long, global = true)]
+    binary: Option<PathBuf>,
+    /// Where data directories are made; on a real disk. Default: target/bench.
+    #[arg(long, global = true)]
+    data_dir: Option<PathBuf>,
+    /// Threads of the server that serve connections (`server.workers`); 0 is one a processor.
+    #[arg(long, global = true, default_value_t = 0)]
+    workers: u32,
+    /// Processors the server may use, as `taskset -c` takes them; all when absent.
+    #[arg(long, global = true)]
+    server_cpus: Option<String>,
+    /// More settings of the server, as `serve --set` takes them.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Prints JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Prints the server's pid and waits for a line on standard input before the load starts.
+    #[arg(long, global = true)]
+    hold: bool,
+    /// Runs as built, even without optimisation. For tests: the figures mean nothing.
+    #[arg(long, global = true, hide = true)]
+    as_built: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Bench {
+    /// Server CPU for messages between connected users, beside a bare relay.
+    Relay(relay::Args),
+}
+
+/// Runs a benchmark and prints its report.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if cfg!(debug_assertions) && !args.common.as_built {
+        return again_optimised();
+    }
+    let report = match &args.bench {
+        Bench::Relay(of) => relay::run(of, &args.common)?,
+    };
+    if args.common.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(())
+}
+
+/// Load generator and floor have to be optimised as the server is, so this very command is run again
+/// from the release build.
+fn again_optimised() -> Result<()> {
+    let built = Command::new("cargo")
+        .args(["build", "--release", "--quiet"])
+        .args(["--package", "stonechat", "--package", "xtask"])
+        .status()?;
+    ensure!(built.success(), "the release build failed");
+    let program = target_dir()?.join("release/xtask");
+    let status = Command::new(&program)
+        .args(std::env::args_os().skip(1))
+        .status()
+        .with_context(|| format!("{} cannot be run", program.display()))?;
+    ensure!(status.success(), "the benchmark failed");
+    Ok(())
+}
+
+/// Where cargo puts what it builds: two levels above this program.
+fn target_dir() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().nth(2);
+    Ok(target
+        .context("xtask runs from cargo's target directory")?
+        .to_owned())
+}

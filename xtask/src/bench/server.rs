@@ -1,0 +1,185 @@
+//! The processes under measurement: the server, and the bare relay it is compared with.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::users::Admin;
+use super::{Common, disk, target_dir};
+
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// As good as none: benchmarks measure the server, not its rate limits.
+const UNLIMITED: &str = "4294967295";
+
+/// A directory for one run, on a real disk.
+pub(crate) fn work_dir(common: &Common) -> Result<TempDir> {
+    let parent = match &common.data_dir {
+        Some(dir) => dir.clone(),
+        None => target_dir()?.join("bench"),
+    };
+    fs::create_dir_all(&parent)?;
+    disk::check_real(&parent)?;
+    Ok(tempfile::Builder::new().prefix("run-").tempdir_in(parent)?)
+}
+
+/// A process that ends with its handle.
+#[derive(Debug)]
+pub(crate) struct Running(Child);
+
+impl Running {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) process: Running,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: Admin,
+    log: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct NodeFile {
+    pid: u32,
+    listen: SocketAddr,
+    admin_listen: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server on the data in `dir` and waits until it is ready.
+    pub(crate) fn start(common: &Common, dir: &Path, settings: &[&str]) -> Result<Self> {
+        let binary = match &common.binary {
+            Some(binary) => binary.clone(),
+            None => std::env::current_exe()?.with_file_name("stonechat"),
+        };
+        let data = dir.join("data");
+        let log = dir.join("server.log");
+        // A file of an earlier process would tell old ports.
+        let _ = fs::remove_file(data.join("node.json"));
+        let mut command = on_cpus(&binary, common.server_cpus.as_deref());
+        command
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+            ])
+            .arg("--data-dir")
+            .arg(&data)
+            .args(["--set", &format!("server.workers={}", common.workers)]);
+        for limit in [
+            "messages_per_s",
+            "messages_burst",
+            "bytes_per_s",
+            "bytes_burst",
+        ] {
+            command.args(["--set", &format!("limits.{limit}={UNLIMITED}")]);
+        }
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        for setting in &common.settings {
+            command.args(["--set", setting]);
+        }
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("STONECHAT_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::options().create(true).append(true).open(&log)?)
+            .spawn()
+            .with_context(|| format!("{} cannot be started", binary.display()))?;
+        let mut process = Running(child);
+        let node = wait_for_node(&mut process, &data, &log)?;
+        let secret = fs::read_to_string(data.join("admin.secret"))?;
+        Ok(Self {
+            process,
+            listen: node.listen,
+            admin: Admin {
+                base: format!("http://{}/admin/v1", node.admin_listen),
+                bearer: format!("Bearer {}", secret.trim()),
+            },
+            log,
+        })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Fails when the server had something to complain about.
+    pub(crate) fn check_log(&self) -> Result<()> {
+        let log = fs::read_to_string(&self.log)?;
+        if let Some(line) = log.lines().find(|line| line.contains("ERROR")) {
+            bail!("the server's log has: {line}");
+        }
+        Ok(())
+    }
+}
+
+fn wait_for_node(process: &mut Running, data: &Path, log: &Path) -> Result<NodeFile> {
+    let until = Instant::now() + READY_WITHIN;
+    loop {
+        if let Ok(text) = fs::read_to_string(data.join("node.json"))
+            && let Ok(node) = serde_json::from_str::<NodeFile>(&text)
+            && node.pid == process.pid()
+        {
+            return Ok(node);
+        }
+        if let Some(status) = process.0.try_wait()? {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            bail!("the server ended with {status}:\n{log}");
+        }
+        ensure!(Instant::now() < until, "the server did not get ready");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn on_cpus(program: &Path, cpus: Option<&str>) -> Command {
+    match cpus {
+        // It becomes the program, so the pid stays.
+        Some(cpus) => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", cpus]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
+/// Starts the bare relay.
+pub(crate) fn floor(users: usize) -> Result<(Running, SocketAddr)> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["floor-relay", "--users", &users.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = child.stdout.take().context("standard output is piped")?;
+    let running = Running(child);
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    let listen = line.trim().parse();
+    Ok((running, listen.context("the bare relay told no address")?))
+}
