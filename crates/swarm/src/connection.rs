@@ -15,6 +15,7 @@ use crate::shared::Shared;
 pub(crate) enum Phase {
     Closed,
     Upgrading,
+    Upgraded,
     SigningIn,
     Open,
 }

@@ -5,6 +5,8 @@
 pub struct Counts {
     /// Connections opened.
     pub opened: u64,
+    /// WebSockets opened.
+    pub upgraded: u64,
     /// Sign-ins that succeeded.
     pub welcomed: u64,
     /// Connections that ended, wanted or not.

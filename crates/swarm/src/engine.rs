@@ -1,23 +1,21 @@
 //! The loop: one thread, one poller, all connections of a roster.
 
 use std::io::{self, Read as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use mio::{Events, Poll};
 
 use crate::behaviour::Behaviour;
 use crate::connection::{Connection, Phase};
+use crate::precise::{self, Alarm};
 use crate::shared::{Shared, Timer};
-use crate::websocket;
 use crate::{Counts, Roster, SwarmError, User};
 
+mod connecting;
 mod inbound;
 
-/// Connections of one source address; an address has some 28,000 ports by default.
-const PORTS_EACH: u32 = 10_000;
 const EVENTS_MAX: usize = 1024;
 const READ_BYTES: usize = 256 * 1024;
 /// The longest sleep: whoever waits for a condition looks again after it.
@@ -49,13 +47,16 @@ impl Options {
 #[derive(Debug)]
 pub struct Engine {
     poll: Poll,
+    alarm: Alarm,
     events: Events,
     connections: Vec<Connection>,
     shared: Shared,
     buffer: Vec<u8>,
     options: Options,
-    /// Users that have yet to be connected, and how many are under way.
+    /// Users that have yet to be connected or signed in, and how many are under way.
     to_connect: Range<u32>,
+    to_sign_in: Range<u32>,
+    hello_held: bool,
     connecting: usize,
     swept_s: u32,
 }
@@ -67,14 +68,18 @@ impl Engine {
     /// When the system gives no poller.
     pub fn new(roster: Roster, options: Options) -> Result<Self, SwarmError> {
         let connections = (0..roster.len()).map(|_| Connection::new()).collect();
+        let poll = Poll::new().map_err(SwarmError::io("making a poller"))?;
         Ok(Self {
-            poll: Poll::new().map_err(SwarmError::io("making a poller"))?,
+            alarm: Alarm::new(poll.registry()).map_err(SwarmError::io("making a timer"))?,
+            poll,
             events: Events::with_capacity(EVENTS_MAX),
             connections,
             shared: Shared::new(roster, options.answers),
             buffer: vec![0; READ_BYTES],
             options,
             to_connect: 0..0,
+            to_sign_in: 0..0,
+            hello_held: false,
             connecting: 0,
             swept_s: 0,
         })
@@ -95,36 +100,14 @@ impl Engine {
         self.connections.iter().map(|c| c.unanswered.len()).sum()
     }
 
-    /// Connects users and waits until all of them are signed in.
-    ///
-    /// # Errors
-    /// When a connection fails, is refused, or the deadline passes.
-    pub fn connect<B: Behaviour>(
-        &mut self,
-        users: Range<u32>,
-        behaviour: &mut B,
-        within: Duration,
-    ) -> Result<(), SwarmError> {
-        let until = Instant::now() + within;
-        let welcomed = self.shared.counts.welcomed + users.len() as u64;
-        self.to_connect = users;
-        while self.shared.counts.welcomed < welcomed {
-            self.turn(behaviour)?;
-            if Instant::now() > until {
-                return Err(SwarmError::Deadline {
-                    what: "that all users are signed in",
-                    state: format!("{} of {welcomed}", self.shared.counts.welcomed),
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// Closes connections as they are, without a word, as a network that breaks does.
     pub fn drop_connections(&mut self, users: Range<u32>) {
         for index in users {
             let connection = &mut self.connections[index as usize];
             if connection.phase != Phase::Closed {
+                if matches!(connection.phase, Phase::Upgrading | Phase::SigningIn) {
+                    self.connecting -= 1;
+                }
                 connection.reset(&mut self.shared);
                 self.shared.counts.ended += 1;
             }
@@ -188,7 +171,13 @@ impl Engine {
         let mut sleep = SLEEP_MAX.min(until.saturating_duration_since(Instant::now()));
         if let Some(next) = self.shared.timers.peek() {
             let due_us = next.0.0.saturating_sub(self.shared.now_us);
-            sleep = sleep.min(Duration::from_micros(due_us));
+            let due = Duration::from_micros(due_us);
+            if due < sleep {
+                sleep = self
+                    .alarm
+                    .set(due)
+                    .map_err(SwarmError::io("setting a timer"))?;
+            }
         }
         if let Err(e) = self.poll.poll(&mut self.events, Some(sleep))
             && e.kind() != io::ErrorKind::Interrupted
@@ -199,6 +188,9 @@ impl Engine {
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let mut result = Ok(());
         for event in &events {
+            if event.token() == precise::TOKEN {
+                continue;
+            }
             let index = event.token().0;
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 result = self.readable(index, behaviour);
@@ -215,55 +207,6 @@ impl Engine {
         self.fire(behaviour)?;
         self.sweep(behaviour)?;
         self.flush(behaviour)
-    }
-
-    fn open_more(&mut self) -> Result<(), SwarmError> {
-        while self.connecting < self.options.connecting_max {
-            let Some(index) = self.to_connect.next() else {
-                break;
-            };
-            self.open(index).map_err(SwarmError::io("connecting"))?;
-            self.connecting += 1;
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, index: u32) -> io::Result<()> {
-        let server = self.options.server;
-        let socket = Socket::new(
-            Domain::for_address(server),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        if server.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
-            // Another source address for each ten thousand, so that ports do not run out.
-            let last = u8::try_from(2 + index / PORTS_EACH % 250).unwrap_or(2);
-            socket.set_reuse_address(true)?;
-            let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
-            socket.bind(&source.into())?;
-        }
-        match socket.connect(&server.into()) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) if e.raw_os_error() == Some(EINPROGRESS) => {}
-            Err(e) => return Err(e),
-        }
-        let mut stream = mio::net::TcpStream::from_std(socket.into());
-        self.poll.registry().register(
-            &mut stream,
-            Token(index as usize),
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
-        let connection = &mut self.connections[index as usize];
-        connection.stream = Some(stream);
-        connection.phase = Phase::Upgrading;
-        connection.heard_s = self.shared.now_s();
-        self.shared.counts.opened += 1;
-        let out = connection.out(index, &mut self.shared);
-        websocket::write_upgrade(out, &server.to_string(), "/v1/ws");
-        Ok(())
     }
 
     /// Reads until the socket is empty. A short read means that it is.
@@ -394,5 +337,3 @@ impl Engine {
             .map_err(|what| SwarmError::Server { user, what })
     }
 }
-
-const EINPROGRESS: i32 = 115;

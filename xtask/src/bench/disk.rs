@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use stonechat_swarm::Latency;
 
 const SYNCS: usize = 300;
+const APPEND_FOR: Duration = Duration::from_secs(2);
 const BLOCK: [u8; 4096] = [7; 4096];
 
 /// Appends blocks of 4 KiB to a file in `dir`, each with an `fdatasync`, as a journal does.
@@ -50,4 +51,68 @@ pub(crate) fn check_real(dir: &Path) -> Result<()> {
 /// Milliseconds as a fraction.
 pub(crate) fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+/// Records of 300 bytes a second, appended to a file with one `fdatasync` for each 1,024.
+pub(crate) fn append_floor(dir: &Path) -> Result<f64> {
+    let path = dir.join("append-floor");
+    let mut file = File::create(&path)?;
+    let batch = vec![7; 300 * 1024];
+    let began = Instant::now();
+    let mut records = 0_u32;
+    while began.elapsed() < APPEND_FOR {
+        file.write_all(&batch)?;
+        file.sync_data()?;
+        records += 1024;
+    }
+    let rate = f64::from(records) / began.elapsed().as_secs_f64();
+    std::fs::remove_file(path)?;
+    Ok(rate)
+}
+
+/// Bytes a server's data takes on disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct DataBytes {
+    /// The journal.
+    pub(crate) journal: u64,
+    /// Everything else but the reserve: the database above all.
+    pub(crate) database: u64,
+}
+
+/// Measures a data directory. Files come and go meanwhile; those are left out.
+pub(crate) fn data_bytes(data: &Path) -> DataBytes {
+    let mut bytes = DataBytes::default();
+    for (path, length) in files(data) {
+        let inside = path.strip_prefix(data).unwrap_or(&path);
+        if inside.starts_with("journal") {
+            bytes.journal += length;
+        } else if !inside.starts_with("reserve") {
+            bytes.database += length;
+        }
+    }
+    bytes
+}
+
+/// How long it takes to read all files of a directory.
+pub(crate) fn read_all(data: &Path) -> Result<Duration> {
+    let began = Instant::now();
+    for (path, _) in files(data) {
+        std::fs::read(path)?;
+    }
+    Ok(began.elapsed())
+}
+
+fn files(dir: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => dirs.push(entry.path()),
+                Ok(meta) => found.push((entry.path(), meta.len())),
+                Err(_) => {}
+            }
+        }
+    }
+    found
 }

@@ -4,11 +4,18 @@
 //! load on it with the `swarm` crate, and fails when a message was lost, doubled or out of order: a
 //! figure of a server that broke its word is worth nothing. It measures; it asserts no times.
 
+mod actors;
 mod disk;
+mod idle;
+mod latency;
+mod offline;
 mod process;
 mod relay;
 mod report;
+mod scaling;
 mod server;
+mod signin;
+mod start;
 mod users;
 
 use std::path::PathBuf;
@@ -60,6 +67,20 @@ pub(crate) struct Common {
 enum Bench {
     /// Server CPU for messages between connected users, beside a bare relay.
     Relay(relay::Args),
+    /// Memory and CPU of an idle, authenticated connection.
+    Idle(idle::Args),
+    /// Latencies at a tenth of full load, by the clock.
+    Latency(latency::Args),
+    /// Messages to users who are away: taken, kept, drained.
+    Offline(offline::Args),
+    /// Time to ready after kill -9.
+    Start(start::Args),
+    /// Server CPU of a sign-in.
+    Signin(signin::Args),
+    /// Supervised actors beside plain actix.
+    Actors(actors::Args),
+    /// What a second processor adds.
+    Scaling(scaling::Args),
 }
 
 /// Runs a benchmark and prints its report.
@@ -69,6 +90,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let report = match &args.bench {
         Bench::Relay(of) => relay::run(of, &args.common)?,
+        Bench::Idle(of) => idle::run(of, &args.common)?,
+        Bench::Latency(of) => latency::run(of, &args.common)?,
+        Bench::Offline(of) => offline::run(of, &args.common)?,
+        Bench::Start(of) => start::run(of, &args.common)?,
+        Bench::Signin(of) => signin::run(of, &args.common)?,
+        Bench::Actors(of) => actors::run(of, &args.common)?,
+        Bench::Scaling(of) => scaling::run(of, &args.common)?,
     };
     if args.common.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -45,7 +45,7 @@ pub(crate) struct Args {
 }
 
 /// One side under measurement: a process, and the users connected to it.
-struct Side {
+pub(super) struct Side {
     engine: Engine,
     pairs: Pairs,
     pid: u32,
@@ -62,7 +62,12 @@ pub(super) struct Round {
 }
 
 impl Side {
-    fn new(roster: Roster, options: Options, pid: u32, body_bytes: usize) -> Result<Self> {
+    pub(super) fn new(
+        roster: Roster,
+        options: Options,
+        pid: u32,
+        body_bytes: usize,
+    ) -> Result<Self> {
         let users = roster.len();
         let receipts = options.answers;
         let mut side = Self {
@@ -76,7 +81,7 @@ impl Side {
         Ok(side)
     }
 
-    fn round(&mut self, window: usize, messages: u64) -> Result<Round> {
+    pub(super) fn round(&mut self, window: usize, messages: u64) -> Result<Round> {
         let all = 0..u32::try_from(self.pairs.users().len())?;
         self.pairs.again(messages);
         let counts = self.engine.counts();
@@ -122,7 +127,7 @@ fn difference(after: Counts, before: Counts) -> Counts {
     }
 }
 
-fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
+pub(super) fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
     let mut values: Vec<f64> = rounds.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -135,6 +140,16 @@ impl Round {
 
     pub(super) fn client_s_per_million(&self) -> f64 {
         self.client.cpu_s * 1e6 / self.messages
+    }
+
+    /// Processors the server kept busy.
+    pub(super) fn server_share(&self) -> f64 {
+        self.server.cpu_s / self.wall_s
+    }
+
+    /// Processors the load generator kept busy.
+    pub(super) fn client_share(&self) -> f64 {
+        self.client.cpu_s / self.wall_s
     }
 
     pub(super) fn messages_per_s(&self) -> f64 {

@@ -37,7 +37,6 @@ pub(crate) enum Target {
     /// Not more.
     AtMost(f64),
     /// Not less.
-    #[allow(dead_code, reason = "figures of rates have such targets")]
     AtLeast(f64),
 }
 

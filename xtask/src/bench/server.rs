@@ -129,6 +129,17 @@ impl Server {
         self.process.pid()
     }
 
+    /// One figure of `/metrics`.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
+        let url = self.admin.base.replace("/admin/v1", "/metrics");
+        let text = ureq::get(url).call()?.body_mut().read_to_string()?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.with_context(|| format!("the server tells no {name}"))?;
+        Ok(value.trim().parse()?)
+    }
+
     /// Fails when the server had something to complain about.
     pub(crate) fn check_log(&self) -> Result<()> {
         let log = fs::read_to_string(&self.log)?;

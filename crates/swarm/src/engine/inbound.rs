@@ -69,15 +69,13 @@ impl Engine {
                 return Ok(0);
             };
             at = end;
-            let connection = &mut self.connections[index as usize];
-            connection.phase = Phase::SigningIn;
-            let riding = Riding {
-                ack: (connection.taken > 0).then_some(connection.taken),
-                rev: (connection.rev > 0).then_some(connection.rev),
-            };
-            let mut out = std::mem::take(connection.out(index, &mut self.shared));
-            frames::write_hello(&mut out, &self.shared.roster, index, riding);
-            connection.out = out;
+            self.shared.counts.upgraded += 1;
+            if self.hello_held {
+                self.connections[index as usize].phase = Phase::Upgraded;
+                self.connecting -= 1;
+            } else {
+                self.say_hello(index);
+            }
         }
         while let Some(header) = websocket::read_header(&bytes[at..]) {
             if header.payload_bytes > FRAME_BYTES_MAX {
@@ -94,6 +92,19 @@ impl Engine {
             }
         }
         Ok(at)
+    }
+
+    /// Signs in, with what is to be resumed.
+    pub(super) fn say_hello(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
+        connection.phase = Phase::SigningIn;
+        let riding = Riding {
+            ack: (connection.taken > 0).then_some(connection.taken),
+            rev: (connection.rev > 0).then_some(connection.rev),
+        };
+        let mut out = std::mem::take(connection.out(index, &mut self.shared));
+        frames::write_hello(&mut out, &self.shared.roster, index, riding);
+        connection.out = out;
     }
 
     fn web_socket_frame<B: Behaviour>(

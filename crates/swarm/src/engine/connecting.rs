@@ -1,0 +1,142 @@
+//! Connecting: sockets, upgrades, sign-ins, so many at a time.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use mio::{Interest, Token};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::behaviour::Behaviour;
+use crate::connection::Phase;
+use crate::engine::Engine;
+use crate::{Counts, SwarmError, websocket};
+
+/// Connections of one source address; an address has some 28,000 ports by default.
+const PORTS_EACH: u32 = 10_000;
+impl Engine {
+    /// Connects users and waits until all of them are signed in.
+    ///
+    /// # Errors
+    /// When a connection fails, is refused, or the deadline passes.
+    pub fn connect<B: Behaviour>(
+        &mut self,
+        users: Range<u32>,
+        behaviour: &mut B,
+        within: Duration,
+    ) -> Result<(), SwarmError> {
+        let welcomed = self.shared.counts.welcomed + users.len() as u64;
+        self.to_connect = users;
+        self.hello_held = false;
+        self.wait(behaviour, within, welcomed, |counts| counts.welcomed)
+    }
+
+    /// Connects users as far as the WebSocket goes; [`Engine::sign_in`] does the rest.
+    ///
+    /// # Errors
+    /// As [`Engine::connect`].
+    pub fn upgrade<B: Behaviour>(
+        &mut self,
+        users: Range<u32>,
+        behaviour: &mut B,
+        within: Duration,
+    ) -> Result<(), SwarmError> {
+        let upgraded = self.shared.counts.upgraded + users.len() as u64;
+        self.to_connect = users;
+        self.hello_held = true;
+        self.wait(behaviour, within, upgraded, |counts| counts.upgraded)
+    }
+
+    /// Signs in users whose WebSocket is open.
+    ///
+    /// # Errors
+    /// As [`Engine::connect`].
+    pub fn sign_in<B: Behaviour>(
+        &mut self,
+        users: Range<u32>,
+        behaviour: &mut B,
+        within: Duration,
+    ) -> Result<(), SwarmError> {
+        let welcomed = self.shared.counts.welcomed + users.len() as u64;
+        self.to_sign_in = users;
+        self.wait(behaviour, within, welcomed, |counts| counts.welcomed)
+    }
+
+    fn wait<B: Behaviour>(
+        &mut self,
+        behaviour: &mut B,
+        within: Duration,
+        enough: u64,
+        of: impl Fn(&Counts) -> u64,
+    ) -> Result<(), SwarmError> {
+        let until = Instant::now() + within;
+        while of(&self.shared.counts) < enough {
+            self.turn(behaviour)?;
+            if Instant::now() > until {
+                return Err(SwarmError::Deadline {
+                    what: "that all users are connected",
+                    state: format!("{} of {enough}", of(&self.shared.counts)),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn open_more(&mut self) -> Result<(), SwarmError> {
+        while self.connecting < self.options.connecting_max {
+            let Some(index) = self.to_connect.next() else {
+                break;
+            };
+            self.open(index).map_err(SwarmError::io("connecting"))?;
+            self.connecting += 1;
+        }
+        while self.connecting < self.options.connecting_max {
+            let Some(index) = self.to_sign_in.next() else {
+                break;
+            };
+            self.connecting += 1;
+            self.say_hello(index);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, index: u32) -> io::Result<()> {
+        let server = self.options.server;
+        let socket = Socket::new(
+            Domain::for_address(server),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if server.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+            // Another source address for each ten thousand, so that ports do not run out.
+            let last = u8::try_from(2 + index / PORTS_EACH % 250).unwrap_or(2);
+            socket.set_reuse_address(true)?;
+            let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
+            socket.bind(&source.into())?;
+        }
+        match socket.connect(&server.into()) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) if e.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+            Err(e) => return Err(e),
+        }
+        let mut stream = mio::net::TcpStream::from_std(socket.into());
+        self.poll.registry().register(
+            &mut stream,
+            Token(index as usize),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        let connection = &mut self.connections[index as usize];
+        connection.stream = Some(stream);
+        connection.phase = Phase::Upgrading;
+        connection.heard_s = self.shared.now_s();
+        self.shared.counts.opened += 1;
+        let out = connection.out(index, &mut self.shared);
+        websocket::write_upgrade(out, &server.to_string(), "/v1/ws");
+        Ok(())
+    }
+}
