@@ -6,10 +6,12 @@
 
 mod actors;
 mod disk;
+mod flame;
 mod idle;
 mod latency;
 mod offline;
 mod process;
+mod profile;
 mod relay;
 mod report;
 mod scaling;
@@ -67,6 +69,8 @@ pub(crate) struct Common {
 enum Bench {
     /// Server CPU for messages between connected users, beside a bare relay.
     Relay(relay::Args),
+    /// Where the server's time goes: flame graph, system calls and sleeps a message (needs perf).
+    Profile(profile::Args),
     /// Memory and CPU of an idle, authenticated connection.
     Idle(idle::Args),
     /// Latencies at a tenth of full load, by the clock.
@@ -90,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let report = match &args.bench {
         Bench::Relay(of) => relay::run(of, &args.common)?,
+        Bench::Profile(of) => profile::run(of, &args.common)?,
         Bench::Idle(of) => idle::run(of, &args.common)?,
         Bench::Latency(of) => latency::run(of, &args.common)?,
         Bench::Offline(of) => offline::run(of, &args.common)?,

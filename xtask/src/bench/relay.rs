@@ -81,6 +81,10 @@ impl Side {
         Ok(side)
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     pub(super) fn round(&mut self, window: usize, messages: u64) -> Result<Round> {
         let all = 0..u32::try_from(self.pairs.users().len())?;
         self.pairs.again(messages);
