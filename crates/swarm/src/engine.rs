@@ -193,7 +193,8 @@ impl Engine {
             }
             let index = event.token().0;
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                result = self.readable(index, behaviour);
+                let closed = event.is_read_closed() || event.is_error();
+                result = self.readable(index, closed, behaviour);
             }
             if result.is_ok() && event.is_writable() {
                 result = self.writable(index, behaviour);
@@ -209,10 +210,12 @@ impl Engine {
         self.flush(behaviour)
     }
 
-    /// Reads until the socket is empty. A short read means that it is.
+    /// Reads until the socket is empty. A short read means that it is, unless the end is to be read
+    /// behind it: of that there is no second event.
     fn readable<B: Behaviour>(
         &mut self,
         index: usize,
+        closed: bool,
         behaviour: &mut B,
     ) -> Result<(), SwarmError> {
         loop {
@@ -226,7 +229,7 @@ impl Engine {
                     self.shared.counts.reads += 1;
                     self.shared.counts.bytes_in += read as u64;
                     self.take_in(index, read, behaviour)?;
-                    if read < self.buffer.len() {
+                    if read < self.buffer.len() && !closed {
                         return Ok(());
                     }
                 }
