@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
 /// Runs the benchmark.
 pub(crate) fn run(args: &Args, _common: &Common) -> Result<Report> {
-    let mut report = Report::new("actors", "cargo xtask bench actors".to_owned());
+    let mut report = Report::new("actors");
     report.setting("messages", &args.messages);
     report.setting("idle actors", &args.actors);
     let throughput = example("throughput", args.messages)?;

@@ -38,7 +38,7 @@ struct Idle {
 
 /// Runs the benchmark.
 pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
-    let mut report = Report::new("idle", "cargo xtask bench idle".to_owned());
+    let mut report = Report::new("idle");
     report.setting("connections", &args.connections);
     report.setting("seconds", &args.seconds);
     report.setting("workers", &common.workers);

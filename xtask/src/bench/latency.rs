@@ -37,10 +37,7 @@ pub(crate) struct Args {
 
 /// Runs the benchmark.
 pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
-    let mut report = Report::new(
-        "latency",
-        format!("cargo xtask bench latency --seconds {}", args.seconds),
-    );
+    let mut report = Report::new("latency");
     report.setting("pairs", &args.pairs);
     report.setting("body_bytes", &args.body_bytes);
     report.setting("seconds", &args.seconds);

@@ -5,6 +5,7 @@
 //! figure of a server that broke its word is worth nothing. It measures; it asserts no times.
 
 mod actors;
+mod all;
 mod disk;
 mod flame;
 mod idle;
@@ -23,7 +24,7 @@ mod users;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 pub(crate) use report::Report;
 
@@ -57,7 +58,7 @@ pub(crate) struct Common {
     /// Prints JSON instead of a table.
     #[arg(long, global = true)]
     json: bool,
-    /// Prints the server's pid and waits for a line on standard input before the load starts.
+    /// Prints the server's pid and waits for a line on standard input once it is ready.
     #[arg(long, global = true)]
     hold: bool,
     /// Runs as built, even without optimisation. For tests: the figures mean nothing.
@@ -67,6 +68,8 @@ pub(crate) struct Common {
 
 #[derive(Debug, clap::Subcommand)]
 enum Bench {
+    /// All of them in a row.
+    All(all::Args),
     /// Server CPU for messages between connected users, beside a bare relay.
     Relay(relay::Args),
     /// Where the server's time goes: flame graph, system calls and sleeps a message (needs perf).
@@ -92,23 +95,33 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if cfg!(debug_assertions) && !args.common.as_built {
         return again_optimised();
     }
-    let report = match &args.bench {
-        Bench::Relay(of) => relay::run(of, &args.common)?,
-        Bench::Profile(of) => profile::run(of, &args.common)?,
-        Bench::Idle(of) => idle::run(of, &args.common)?,
-        Bench::Latency(of) => latency::run(of, &args.common)?,
-        Bench::Offline(of) => offline::run(of, &args.common)?,
-        Bench::Start(of) => start::run(of, &args.common)?,
-        Bench::Signin(of) => signin::run(of, &args.common)?,
-        Bench::Actors(of) => actors::run(of, &args.common)?,
-        Bench::Scaling(of) => scaling::run(of, &args.common)?,
-    };
+    if let Bench::All(of) = &args.bench {
+        return all::run(of, &args.common);
+    }
+    let mut report = one(&args.bench, &args.common)?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    report.command = format!("cargo xtask {}", words.join(" "));
     if args.common.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", report.table());
     }
     Ok(())
+}
+
+fn one(bench: &Bench, common: &Common) -> Result<Report> {
+    Ok(match bench {
+        Bench::All(_) => bail!("all is not one"),
+        Bench::Relay(of) => relay::run(of, common)?,
+        Bench::Profile(of) => profile::run(of, common)?,
+        Bench::Idle(of) => idle::run(of, common)?,
+        Bench::Latency(of) => latency::run(of, common)?,
+        Bench::Offline(of) => offline::run(of, common)?,
+        Bench::Start(of) => start::run(of, common)?,
+        Bench::Signin(of) => signin::run(of, common)?,
+        Bench::Actors(of) => actors::run(of, common)?,
+        Bench::Scaling(of) => scaling::run(of, common)?,
+    })
 }
 
 /// Load generator and floor have to be optimised as the server is, so this very command is run again

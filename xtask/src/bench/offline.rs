@@ -152,10 +152,7 @@ impl Most {
 
 /// Runs the benchmark.
 pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
-    let mut report = Report::new(
-        "offline",
-        format!("cargo xtask bench offline --seconds {}", args.seconds),
-    );
+    let mut report = Report::new("offline");
     report.setting("senders", &args.senders);
     report.setting("recipients", &args.recipients);
     report.setting("window", &args.window);

@@ -80,7 +80,7 @@ impl Drop for Perf {
 /// Runs the benchmark under perf.
 pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     let What::Relay = args.what;
-    let mut report = Report::new("profile", "cargo xtask bench profile relay".to_owned());
+    let mut report = Report::new("profile");
     report.setting("pairs", &args.pairs);
     report.setting("seconds", &args.seconds);
     let out = target_dir()?.join("bench");

@@ -165,7 +165,7 @@ impl Round {
 pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     ensure!(args.rounds > 0, "at least one round is needed");
     let dir = server::work_dir(common)?;
-    let mut report = Report::new("relay", "cargo xtask bench relay".to_owned());
+    let mut report = Report::new("relay");
     report.setting("pairs", &args.pairs);
     report.setting("body_bytes", &args.body_bytes);
     report.setting("messages a round", &args.messages);
@@ -200,9 +200,6 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
             Side::new(users::unchecked(users), options, pid, args.body_bytes)?,
         ));
     }
-    if common.hold {
-        hold(server.pid())?;
-    }
     for &window in &args.window {
         let (mut our_rounds, mut floor_rounds) = (Vec::new(), Vec::new());
         for round in 0..=args.rounds {
@@ -222,12 +219,6 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     }
     server.check_log()?;
     Ok(report)
-}
-
-fn hold(pid: u32) -> Result<()> {
-    eprintln!("the server is process {pid}; press enter to start the load");
-    std::io::stdin().read_line(&mut String::new())?;
-    Ok(())
 }
 
 fn tell(report: &mut Report, window: usize, ours: &[Round], floor: &[Round]) {

@@ -57,10 +57,10 @@ impl Target {
 }
 
 impl Report {
-    pub(crate) fn new(bench: &'static str, command: String) -> Self {
+    pub(crate) fn new(bench: &'static str) -> Self {
         Self {
             bench,
-            command,
+            command: format!("cargo xtask bench {bench}"),
             settings: BTreeMap::new(),
             figures: Vec::new(),
         }
@@ -111,6 +111,23 @@ impl Report {
                 short(figure.value),
                 figure.unit,
                 figure.verdict()
+            );
+        }
+        text
+    }
+
+    /// For docs/performance.md.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!(
+            "`{}`\n\n| | measured | target |\n|---|---:|---|\n",
+            self.command
+        );
+        for figure in &self.figures {
+            let (value, verdict) = (short(figure.value), figure.verdict());
+            let _ = writeln!(
+                text,
+                "| {} | {value} {} | {verdict} |",
+                figure.name, figure.unit
             );
         }
         text

@@ -31,7 +31,7 @@ pub(crate) struct Args {
 
 /// Runs the benchmark.
 pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
-    let mut report = Report::new("scaling", "cargo xtask bench scaling".to_owned());
+    let mut report = Report::new("scaling");
     report.setting("pairs", &args.pairs);
     report.setting("window", &args.window);
     report.setting("messages a round", &args.messages);

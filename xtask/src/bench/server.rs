@@ -113,6 +113,11 @@ impl Server {
             .with_context(|| format!("{} cannot be started", binary.display()))?;
         let mut process = Running(child);
         let node = wait_for_node(&mut process, &data, &log)?;
+        if common.hold {
+            let pid = process.pid();
+            eprintln!("the server is process {pid}; press enter to go on");
+            std::io::stdin().read_line(&mut String::new())?;
+        }
         let secret = fs::read_to_string(data.join("admin.secret"))?;
         Ok(Self {
             process,

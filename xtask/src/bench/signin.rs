@@ -28,7 +28,7 @@ pub(crate) struct Args {
 
 /// Runs the benchmark.
 pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
-    let mut report = Report::new("signin", "cargo xtask bench signin".to_owned());
+    let mut report = Report::new("signin");
     report.setting("sign-ins", &args.sign_ins);
     report.setting("rounds", &args.rounds);
     let dir = server::work_dir(common)?;

@@ -11,8 +11,6 @@ use super::server::{self, Server};
 use super::{Common, Report, disk};
 
 const FILL_WITHIN: Duration = Duration::from_secs(600);
-/// The store takes over what lies around for some seconds (`storage.migrate_after_ms`).
-const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(30);
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// Time to ready after `kill -9`.
@@ -24,6 +22,10 @@ pub(crate) struct Args {
     /// Of these, those sent just before the kill, so that they are in the journal only.
     #[arg(long, default_value_t = 400_000)]
     pub(crate) last: u64,
+    /// Pause before these, in which the store takes over what has lain around for some seconds
+    /// (`storage.migrate_after_ms`).
+    #[arg(long, default_value_t = 10)]
+    pub(crate) pause_seconds: u64,
     /// Mailboxes they lie in.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) recipients: usize,
@@ -34,7 +36,7 @@ pub(crate) struct Args {
 
 /// Runs the benchmark.
 pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
-    let mut report = Report::new("start", "cargo xtask bench start".to_owned());
+    let mut report = Report::new("start");
     report.setting("messages", &args.messages);
     report.setting("of these just before the kill", &args.last);
     report.setting("mailboxes", &args.recipients);
@@ -52,8 +54,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
             .run(&mut filled.flood, Instant::now() + FILL_WITHIN)?;
         ensure!(done, "the mailboxes did not fill");
         if rest {
-            // Long enough for the store to take over what there is.
-            let pause = Duration::from_secs(10).min(TAKEN_OVER_WITHIN);
+            let pause = Duration::from_secs(args.pause_seconds);
             filled
                 .engine
                 .run(&mut stonechat_swarm::Quiet, Instant::now() + pause)?;
