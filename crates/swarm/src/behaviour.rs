@@ -19,6 +19,8 @@ pub struct Sent {
     pub number: u64,
     /// When it was meant to be sent, microseconds on the engine's clock.
     pub at_us: u64,
+    /// Bytes of its body.
+    pub body_bytes: usize,
 }
 
 /// A message that arrived, never seen before on this device.

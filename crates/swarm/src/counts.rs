@@ -11,7 +11,7 @@ pub struct Counts {
     pub welcomed: u64,
     /// Connections that ended, wanted or not.
     pub ended: u64,
-    /// `send` frames written.
+    /// `send` frames written, resends included.
     pub sent: u64,
     /// `accepted` frames.
     pub accepted: u64,

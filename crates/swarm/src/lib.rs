@@ -9,8 +9,10 @@
 //! made and checked in place, and all that one turn of the loop produces for a connection leaves in
 //! one write.
 //!
-//! What it deliberately does not do: TLS, reconnecting by itself, or judging anything beyond what
-//! every client must see (order, duplicates, phantoms); a behaviour counts the rest.
+//! What it deliberately does not do: TLS, or reconnecting by itself (asked to, it resumes: what is
+//! unanswered is sent again, what was taken over is acknowledged and dropped). It judges no more
+//! than every client must see (order of `seq` and of answers, what comes twice); a behaviour counts
+//! the rest.
 
 mod behaviour;
 mod connection;

@@ -69,32 +69,48 @@ impl User<'_> {
         let random = self.shared.random();
         let id = ids::next(self.connection.last_id, self.shared.now_us / 1000, random);
         self.connection.last_id = id;
+        let sent = Sent {
+            id,
+            to,
+            number,
+            at_us,
+            body_bytes,
+        };
+        self.write(&sent);
+        if self.shared.answers {
+            self.connection.unanswered.push_back(sent);
+        }
+        Ok(id)
+    }
+
+    fn write(&mut self, sent: &Sent) {
         let riding = self.riding();
         let mark = Mark {
             sender: self.index,
-            number,
-            at_us,
+            number: sent.number,
+            at_us: sent.at_us,
         };
         let mut out = std::mem::take(self.connection.out(self.index, self.shared));
+        let body = (mark, sent.body_bytes);
         frames::write_send(
             &mut out,
             &self.shared.roster,
-            id,
-            to,
-            (mark, body_bytes),
+            sent.id,
+            sent.to,
+            body,
             riding,
         );
         self.connection.out = out;
         self.shared.counts.sent += 1;
-        if self.shared.answers {
-            self.connection.unanswered.push_back(Sent {
-                id,
-                to,
-                number,
-                at_us,
-            });
+    }
+
+    /// After a reconnect: everything unanswered once more, in order, before anything new.
+    pub(crate) fn resend(&mut self) {
+        let unanswered = std::mem::take(&mut self.connection.unanswered);
+        for sent in &unanswered {
+            self.write(sent);
         }
-        Ok(id)
+        self.connection.unanswered = unanswered;
     }
 
     /// Acknowledges what was taken over, at once and in a frame of its own. Nothing when there is nothing.

@@ -60,6 +60,12 @@ impl Peer {
         }
     }
 
+    /// Waits for the engine to close; what it has said before is not looked at.
+    fn until_closed(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("closed in time");
+    }
+
     fn say(&mut self, text: &str) {
         let mut out = Vec::new();
         write_header(&mut out, opcode::TEXT, text.len());
@@ -70,23 +76,37 @@ impl Peer {
 
 /// A server for one connection: upgrade, sign-in, then the script.
 fn server(script: impl FnOnce(&mut Peer) + Send + 'static) -> (SocketAddr, JoinHandle<()>) {
+    let mut script = Some(script);
+    server_of(1, move |_, peer| {
+        script.take().expect("one connection")(peer);
+    })
+}
+
+/// A server for several connections, one after the other.
+fn server_of(
+    connections: usize,
+    mut script: impl FnMut(usize, &mut Peer) + Send + 'static,
+) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     let thread = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("the engine connects");
-        stream.set_read_timeout(Some(WITHIN)).expect("a socket");
-        let mut peer = Peer {
-            stream,
-            bytes: Vec::new(),
-        };
-        peer.upgrade();
-        let (_, hello) = peer.frame();
-        assert!(
-            hello.contains(r#""type":"hello","token":"secret","device":"d""#),
-            "{hello}"
-        );
-        peer.say(WELCOME);
-        script(&mut peer);
+        for connection in 0..connections {
+            let (stream, _) = listener.accept().expect("the engine connects");
+            stream.set_read_timeout(Some(WITHIN)).expect("a socket");
+            let mut peer = Peer {
+                stream,
+                bytes: Vec::new(),
+            };
+            peer.upgrade();
+            let (_, hello) = peer.frame();
+            assert!(
+                hello.contains(r#""type":"hello","token":"secret","device":"d""#)
+                    && hello.contains("\"ack\":5") == (connection == 1),
+                "{hello}"
+            );
+            peer.say(WELCOME);
+            script(connection, &mut peer);
+        }
     });
     (address, thread)
 }
@@ -305,5 +325,63 @@ fn answers_out_of_order_are_a_breach() {
     });
     let told = told.expect_err("the second was answered first").to_string();
     assert!(told.contains("not the next answer"), "{told}");
+    thread.join().expect("the script holds");
+}
+
+#[test]
+fn after_a_reconnect_what_is_unanswered_comes_first_and_what_was_taken_over_is_told() {
+    let (address, thread) = server_of(2, |connection, peer| {
+        let sends = |peer: &mut Peer, count: usize| -> Vec<String> {
+            (0..count)
+                .map(|_| {
+                    let send: serde_json::Value =
+                        serde_json::from_str(&peer.frame().1).expect("a send");
+                    let body = send["body"].as_str().expect("a body");
+                    format!("{} {body}", send["id"].as_str().expect("an id"))
+                })
+                .collect()
+        };
+        if connection == 0 {
+            peer.say(&message(4, 0, ""));
+            let first = sends(peer, 3);
+            let id = &first[0][..36];
+            peer.say(&format!(r#"{{"type":"accepted","id":"{id}","ts_ms":1}}"#));
+            peer.say(&message(5, 1, ""));
+        } else {
+            // The last two again, with the same ids and bodies, then the new one.
+            let again = sends(peer, 3);
+            assert!(again[0] < again[1] && again[1] < again[2], "{again:?}");
+            assert!(again[0].len() > 100, "{again:?}");
+            peer.say(&message(5, 1, r#","redelivered":true"#));
+            for send in &again {
+                let id = &send[..36];
+                peer.say(&format!(r#"{{"type":"accepted","id":"{id}","ts_ms":1}}"#));
+            }
+            peer.say(&message(6, 2, ""));
+        }
+        peer.until_closed();
+    });
+    let mut engine = engine(address);
+    let mut notes = Notes {
+        enough: 2,
+        ..Notes::default()
+    };
+    let three = |_: &mut Notes, user: &mut User<'_>| {
+        (0..3).try_for_each(|number| user.send(1, number, 0, 100).map(|_| ()))
+    };
+    assert!(run(&mut engine, &mut notes, three).expect("all is well"));
+    assert_eq!(engine.unanswered(), 2);
+    engine.drop_connections(0..1);
+    notes.enough = 3;
+    let one_more = |_: &mut Notes, user: &mut User<'_>| user.send(1, 3, 0, 100).map(|_| ());
+    assert!(run(&mut engine, &mut notes, one_more).expect("all is well"));
+    assert_eq!(notes.numbers, [0, 1, 2]);
+    let counts = engine.counts();
+    assert_eq!(
+        (counts.sent, counts.accepted, counts.redelivered),
+        (6, 4, 1)
+    );
+    assert_eq!(engine.unanswered(), 0);
+    drop(engine);
     thread.join().expect("the script holds");
 }

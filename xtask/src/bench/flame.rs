@@ -94,6 +94,7 @@ fn frame(line: &str) -> String {
     let file = file.trim_end_matches(')');
     if symbol == "[unknown]" {
         let name = file.rsplit('/').next().unwrap_or(file);
+        let name = name.trim_matches(['[', ']']);
         return format!("[{name}]");
     }
     let symbol = symbol.rsplit_once("+0x").map_or(symbol, |(name, _)| name);

@@ -55,6 +55,9 @@ pub(crate) struct Common {
     /// More settings of the server, as `serve --set` takes them.
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     settings: Vec<String>,
+    /// Environment of the server, such as LD_PRELOAD for another allocator.
+    #[arg(long = "server-env", global = true, value_name = "NAME=VALUE")]
+    server_env: Vec<String>,
     /// Prints JSON instead of a table.
     #[arg(long, global = true)]
     json: bool,

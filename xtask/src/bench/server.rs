@@ -105,6 +105,12 @@ impl Server {
                 command.env_remove(name);
             }
         }
+        for pair in &common.server_env {
+            let (name, value) = pair
+                .split_once('=')
+                .context("--server-env takes NAME=VALUE")?;
+            command.env(name, value);
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -265,6 +265,7 @@ impl Engine {
                     connection,
                     shared,
                 };
+                user.resend();
                 behaviour.on_welcome(&mut user, pending)
             }
             Frame::Bye { reason } => {
