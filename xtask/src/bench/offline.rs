@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use stonechat_swarm::{Drain, Engine, Flood, Options, Pace};
 
 use super::process::Usage;
+use super::relay::until_finished;
 use super::report::Target;
 use super::server::{self, Server};
 use super::{Common, Report, disk};
@@ -87,9 +88,7 @@ impl Filled {
     /// Sends nothing more and waits for what is unanswered.
     pub(super) fn end(&mut self) -> Result<()> {
         self.flood.stop();
-        let done = self.engine.run(&mut self.flood, Instant::now() + WITHIN)?;
-        ensure!(done, "sends stay unanswered");
-        Ok(())
+        until_finished(&mut self.engine, &mut self.flood, Flood::accepted_total)
     }
 
     /// Sends for a while and tells how many messages a second were accepted in it.
@@ -241,9 +240,8 @@ fn drain(args: &Args, filled: &mut Filled, report: &mut Report) -> Result<()> {
     let before = Usage::of(filled.server.pid())?;
     let began = Instant::now();
     filled.engine.connect(back, &mut drain, DRAIN_WITHIN)?;
-    let done = filled.engine.run(&mut drain, began + DRAIN_WITHIN)?;
+    until_finished(&mut filled.engine, &mut drain, Drain::left)?;
     let seconds = began.elapsed().as_secs_f64();
-    ensure!(done, "{} messages did not arrive", drain.left());
     drain.verify().map_err(|what| anyhow!(what))?;
     report.aimed(
         "drained",

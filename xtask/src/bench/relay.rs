@@ -8,15 +8,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use stonechat_swarm::{Counts, Engine, Options, Pairs, Roster};
+use stonechat_swarm::{Behaviour, Counts, Engine, Options, Pairs, Roster};
 
 use super::process::Usage;
 use super::report::Target;
 use super::server::{self, Server};
 use super::{Common, Report, disk, users};
 
-/// What a round may take at most.
-const ROUND_WITHIN: Duration = Duration::from_secs(300);
+/// Something has to arrive within this, or it is lost.
+const PROGRESS_WITHIN: Duration = Duration::from_secs(30);
 const CONNECTED_WITHIN: Duration = Duration::from_secs(120);
 /// Work put off (lazy acknowledgements) is charged to the round that caused it.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -90,17 +90,10 @@ impl Side {
         self.pairs.again(messages);
         let counts = self.engine.counts();
         let (server, client) = (Usage::of(self.pid)?, Usage::own()?);
-        let began = Instant::now();
         self.engine
             .each(all, &mut self.pairs, |pairs, user| pairs.kick(user, window))?;
         let began_us = self.engine.now_us();
-        let finished = self.engine.run(&mut self.pairs, began + ROUND_WITHIN)?;
-        ensure!(
-            finished,
-            "{} of the messages arrived within {} s; what is missing is lost or late",
-            self.pairs.received(),
-            ROUND_WITHIN.as_secs()
-        );
+        until_finished(&mut self.engine, &mut self.pairs, Pairs::received)?;
         let last_us = self.pairs.all_received_at_us().unwrap_or(began_us);
         let client = Usage::own()?.since(client);
         std::thread::sleep(SETTLE);
@@ -117,6 +110,25 @@ impl Side {
             counts: difference(after, counts),
         })
     }
+}
+
+/// Runs until a behaviour has finished. It may take its time, but something has to happen.
+pub(super) fn until_finished<B: Behaviour>(
+    engine: &mut Engine,
+    behaviour: &mut B,
+    progress: impl Fn(&B) -> u64,
+) -> Result<()> {
+    let mut last = progress(behaviour);
+    while !engine.run(behaviour, Instant::now() + PROGRESS_WITHIN)? {
+        let now = progress(behaviour);
+        ensure!(
+            now != last,
+            "nothing has arrived for {} s, and not everything is there ({now} of all): it is lost",
+            PROGRESS_WITHIN.as_secs()
+        );
+        last = now;
+    }
+    Ok(())
 }
 
 fn difference(after: Counts, before: Counts) -> Counts {

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use stonechat_swarm::Pace;
+use stonechat_swarm::{Flood, Pace, Quiet};
 
 use super::offline::Filled;
+use super::relay::until_finished;
 use super::report::Target;
 use super::server::{self, Server};
 use super::{Common, Report, disk};
 
-const FILL_WITHIN: Duration = Duration::from_secs(600);
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// Time to ready after `kill -9`.
@@ -49,15 +49,10 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     ] {
         filled.flood.limit(messages);
         filled.begin(Pace::Window(16))?;
-        let done = filled
-            .engine
-            .run(&mut filled.flood, Instant::now() + FILL_WITHIN)?;
-        ensure!(done, "the mailboxes did not fill");
+        until_finished(&mut filled.engine, &mut filled.flood, Flood::accepted_total)?;
         if rest {
             let pause = Duration::from_secs(args.pause_seconds);
-            filled
-                .engine
-                .run(&mut stonechat_swarm::Quiet, Instant::now() + pause)?;
+            filled.engine.run(&mut Quiet, Instant::now() + pause)?;
         }
     }
     let accepted = filled.flood.accepted_total();
