@@ -1,7 +1,7 @@
 //! Messages to users who are away: how fast they are taken, what they leave behind, how fast they
 //! are fetched.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -9,7 +9,7 @@ use stonechat_swarm::{Drain, Engine, Flood, Options, Pace};
 
 use super::process::Usage;
 use super::relay::until_finished;
-use super::report::Target;
+use super::report::{Sample, Target};
 use super::server::{self, Server};
 use super::{Common, Report, disk};
 
@@ -53,6 +53,7 @@ pub(super) struct Filled {
     pub(super) engine: Engine,
     pub(super) flood: Flood,
     senders: u32,
+    data: PathBuf,
 }
 
 impl Filled {
@@ -75,6 +76,7 @@ impl Filled {
             engine,
             flood,
             senders: senders_end,
+            data: dir.join("data"),
         })
     }
 
@@ -94,58 +96,42 @@ impl Filled {
     /// Sends for a while and tells how many messages a second were accepted in it.
     fn for_a_while(
         &mut self,
+        phase: &'static str,
         pace: Pace,
         seconds: u64,
-        mut sample: impl FnMut(&Server) -> Result<()>,
+        report: &mut Report,
     ) -> Result<f64> {
         let accepted = self.flood.accepted_total();
         let began = Instant::now();
         let until = began + Duration::from_secs(seconds);
+        let first = report.series.len();
         self.begin(pace)?;
         while Instant::now() < until {
             let slice = until.min(Instant::now() + SAMPLE_EVERY);
             self.engine.run(&mut self.flood, slice)?;
-            sample(&self.server)?;
+            let disk = disk::data_bytes(&self.data);
+            report.series.push(Sample {
+                phase,
+                at_s: began.elapsed().as_secs_f64(),
+                accepted: self.flood.accepted_total() - accepted,
+                rss_bytes: Usage::of(self.server.pid())?.rss_bytes,
+                journal_bytes: disk.journal,
+                database_bytes: disk.database,
+            });
         }
         let rate = (self.flood.accepted_total() - accepted) as f64 / began.elapsed().as_secs_f64();
         self.end()?;
+        let samples = &report.series[first..];
+        let most = |of: fn(&Sample) -> u64| samples.iter().map(of).max().unwrap_or(0) as f64 / MIB;
+        let figures = [
+            ("memory", most(|sample| sample.rss_bytes)),
+            ("journal", most(|sample| sample.journal_bytes)),
+            ("database", most(|sample| sample.database_bytes)),
+        ];
+        for (what, value) in figures {
+            report.figure(format!("{phase}: {what}, most"), value, "MiB");
+        }
         Ok(rate)
-    }
-}
-
-/// The most a server took, in any sample.
-#[derive(Debug, Default, Clone, Copy)]
-struct Most {
-    rss_bytes: u64,
-    journal_bytes: u64,
-    store_bytes: u64,
-}
-
-impl Most {
-    fn sample(&mut self, server: &Server, dir: &Path) -> Result<()> {
-        let disk = disk::data_bytes(&dir.join("data"));
-        self.rss_bytes = self.rss_bytes.max(Usage::of(server.pid())?.rss_bytes);
-        self.journal_bytes = self.journal_bytes.max(disk.journal);
-        self.store_bytes = self.store_bytes.max(disk.database);
-        Ok(())
-    }
-
-    fn tell(self, report: &mut Report, phase: &str) {
-        report.figure(
-            format!("{phase}: memory, most"),
-            self.rss_bytes as f64 / MIB,
-            "MiB",
-        );
-        report.figure(
-            format!("{phase}: journal, most"),
-            self.journal_bytes as f64 / MIB,
-            "MiB",
-        );
-        report.figure(
-            format!("{phase}: database, most"),
-            self.store_bytes as f64 / MIB,
-            "MiB",
-        );
     }
 }
 
@@ -171,10 +157,8 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     )?;
 
     let before = Usage::of(filled.server.pid())?;
-    let mut most = Most::default();
-    let rate = filled.for_a_while(Pace::Window(args.window), args.burst_seconds, |server| {
-        most.sample(server, dir.path())
-    })?;
+    let pace = Pace::Window(args.window);
+    let rate = filled.for_a_while("burst", pace, args.burst_seconds, &mut report)?;
     report.aimed("burst: accepted", rate, "/s", Target::AtLeast(100_000.0));
     let burst = filled.flood.accepted_total().max(1) as f64;
     let cpu_s = Usage::of(filled.server.pid())?.since(before).cpu_s;
@@ -189,18 +173,15 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
         disk::ms(latency.percentile(99.0)),
         "ms",
     );
-    most.tell(&mut report, "burst");
 
     if args.seconds > 0 {
-        let mut most = Most::default();
         let interval_us = args.senders as u64 * 1_000_000 / args.rate.max(1);
         let before = (
             Usage::of(filled.server.pid())?,
             filled.flood.accepted_total(),
         );
-        let rate = filled.for_a_while(Pace::EveryUs(interval_us), args.seconds, |server| {
-            most.sample(server, dir.path())
-        })?;
+        let pace = Pace::EveryUs(interval_us);
+        let rate = filled.for_a_while("sustained", pace, args.seconds, &mut report)?;
         // Rounding of the interval and the last moment are not the server's.
         let target = Target::AtLeast(args.rate as f64 * 0.99);
         report.aimed("sustained: accepted", rate, "/s", target);
@@ -225,7 +206,6 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
             disk::ms(latency.max()),
             "ms",
         );
-        most.tell(&mut report, "sustained");
     }
     drain(args, &mut filled, &mut report)?;
     filled.server.check_log()?;

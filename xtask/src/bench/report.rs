@@ -16,6 +16,26 @@ pub(crate) struct Report {
     pub(crate) settings: BTreeMap<&'static str, String>,
     /// What it found.
     pub(crate) figures: Vec<Figure>,
+    /// How things went over time, where that matters. Only in JSON.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) series: Vec<Sample>,
+}
+
+/// A look at the server while it was under load.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Sample {
+    /// What was being done to it.
+    pub(crate) phase: &'static str,
+    /// Seconds since that began.
+    pub(crate) at_s: f64,
+    /// Messages accepted since that began.
+    pub(crate) accepted: u64,
+    /// Its resident memory.
+    pub(crate) rss_bytes: u64,
+    /// Its journal on disk.
+    pub(crate) journal_bytes: u64,
+    /// Its database on disk.
+    pub(crate) database_bytes: u64,
 }
 
 /// One figure.
@@ -63,6 +83,7 @@ impl Report {
             command: format!("cargo xtask bench {bench}"),
             settings: BTreeMap::new(),
             figures: Vec::new(),
+            series: Vec::new(),
         }
     }
 
