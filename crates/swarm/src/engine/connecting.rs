@@ -15,7 +15,8 @@ use crate::engine::Engine;
 use crate::{Counts, SwarmError, websocket};
 
 /// Connections of one source address; an address has some 28,000 ports by default.
-const PORTS_EACH: u32 = 10_000;
+const PORTS_EACH: u32 = 20_000;
+
 impl Engine {
     /// Connects users and waits until all of them are signed in.
     ///
@@ -112,11 +113,7 @@ impl Engine {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         if server.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
-            // Another source address for each ten thousand, so that ports do not run out.
-            let last = u8::try_from(2 + index / PORTS_EACH % 250).unwrap_or(2);
-            socket.set_reuse_address(true)?;
-            let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
-            socket.bind(&source.into())?;
+            bind_to_a_source(&socket, index)?;
         }
         match socket.connect(&server.into()) {
             Ok(()) => {}
@@ -139,4 +136,23 @@ impl Engine {
         websocket::write_upgrade(out, &server.to_string(), "/v1/ws");
         Ok(())
     }
+}
+
+/// Another source address for so many users, so that ports do not run out.
+///
+/// The port is left open until the socket is connected. Chosen by `bind` it would belong to this
+/// socket alone, whatever the addresses, and for a minute after its end: 28,000 connections and no
+/// other program on the machine could connect to anything.
+#[cfg(target_os = "linux")]
+fn bind_to_a_source(socket: &Socket, index: u32) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+    let last = u8::try_from(2 + index / PORTS_EACH % 250).unwrap_or(2);
+    setsockopt(socket, IpBindAddressNoPort, &true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into())
+}
+
+/// Other systems have other loopback addresses only when told to.
+#[cfg(not(target_os = "linux"))]
+fn bind_to_a_source(_socket: &Socket, _index: u32) -> io::Result<()> {
+    Ok(())
 }
