@@ -9,6 +9,9 @@ use bytes::BytesMut;
 use super::frame::{FrameReader, Incoming, Violation};
 use super::handshake::negotiate;
 
+/// A longer stream tells no more, and takes its time byte by byte.
+const STREAM_BYTES_MAX: usize = 100_000;
+
 /// What came out of a reader, owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Out {
@@ -111,7 +114,9 @@ pub fn frames_written(data: &[u8]) {
         Some(*first)
     };
     let (mut stream, mut expected) = (Vec::new(), Vec::new());
-    while let Some(kind) = next() {
+    while let Some(kind) = next()
+        && stream.len() < STREAM_BYTES_MAX
+    {
         let size = usize::from(next().unwrap_or(0)) * if kind & 0x40 == 0 { 1 } else { 300 };
         let fill = next().unwrap_or(0);
         let mask = [fill, kind, 0x5a, size as u8];
@@ -177,6 +182,14 @@ fn put(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: [u8; 4]) {
 /// # Panics
 /// When a property does not hold.
 pub fn upgrade(data: &[u8]) {
+    thread_local! {
+        // The codec's clock is a task.
+        static RUNTIME: actix_rt::Runtime = actix_rt::Runtime::new().expect("a runtime");
+    }
+    RUNTIME.with(|runtime| runtime.block_on(async { judge(data) }));
+}
+
+fn judge(data: &[u8]) {
     let mut codec = h1::Codec::default();
     let Ok(Some(h1::Message::Item(request))) = codec.decode(&mut BytesMut::from(data)) else {
         return;
