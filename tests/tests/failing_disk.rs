@@ -118,9 +118,37 @@ fn a_failed_write_is_refused_undone_and_survived() {
     assert_kept(&fleet);
 }
 
-/// A small file system with a ballast file that is written until nothing fits, then deleted.
+/// The journal meets the full disk.
 #[test]
 fn a_full_disk_refuses_keeps_delivers_and_resumes() {
+    let quiet = |options: NodeOptions| {
+        options
+            .set("storage.headroom_bytes", "0")
+            .set("storage.migrate_after_ms", "3600000")
+            .allow_log("cannot write to the journal")
+    };
+    fill_up(quiet, 0, 13);
+}
+
+/// The database would, if it were not kept from it.
+#[test]
+fn a_nearly_full_disk_stops_before_the_database_meets_it() {
+    let moving = |options: NodeOptions| {
+        options
+            .set("storage.headroom_bytes", "16777216")
+            .set("storage.migrate_after_ms", "20")
+            .set("storage.segment_bytes_max", "262144")
+            .set("storage.segment_age_ms_max", "100")
+            .set("storage.journal_bytes_max", "4194304")
+            .allow_log("the disk is nearly full")
+            .allow_log("cannot write to the journal")
+    };
+    fill_up(moving, 8 << 20, 14);
+}
+
+/// A small file system with a ballast file that is written until only `left` bytes are free, and
+/// until nothing fits when senders are refused; then it is deleted. Three times.
+fn fill_up(settings: impl Fn(NodeOptions) -> NodeOptions, left: usize, seed: u64) {
     let _heavy = heavy();
     let mut shelf = match DiskShelf::new(None) {
         Ok(shelf) => shelf,
@@ -133,27 +161,29 @@ fn a_full_disk_refuses_keeps_delivers_and_resumes() {
         }
     };
     let disk = shelf.make(96 << 20).expect("a disk");
-    let mut node = Node::prepared(
-        NodeOptions::new()
-            .set("storage.reserve_bytes", "1048576")
-            .set("storage.disk_probe_ms", "50")
-            .allow_log("cannot write to the journal"),
-    );
+    let options = NodeOptions::new()
+        .set("storage.reserve_bytes", "1048576")
+        .set("storage.disk_probe_ms", "50");
+    let mut node = Node::prepared(settings(options));
     node.move_data(disk.path().join("data"));
     node.launch();
-    let mut fleet = fleet(&node, 13);
+    let mut fleet = fleet(&node, seed);
     let everybody = fleet.due(0, true);
     for round in 0..3 {
         let load = fleet.load(&node, everybody);
         let put_off = fleet.truth().counts().put_off;
         let ballast = disk.path().join("ballast");
         let mut file = File::create(&ballast).expect("a ballast file");
-        // Until nothing fits: the last write fails.
-        while file.write_all(&[round; 65536]).is_ok() {}
-        drop(file);
+        let fill = |file: &mut File| while file.write_all(&[round; 65536]).is_ok() {};
+        let spare = disk.path().join("spare");
+        std::fs::write(&spare, vec![round; left]).expect("there is room");
+        fill(&mut file);
+        std::fs::remove_file(&spare).expect("it was made");
         eventually_within(LONG, "senders are refused", || {
             (fleet.truth().counts().put_off > put_off).then_some(())
         });
+        fill(&mut file);
+        drop(file);
         eventually_within(LONG, "the node says it is not ready", || {
             (node.admin().get("/readyz").status == 503).then_some(())
         });

@@ -277,6 +277,12 @@ impl Committer {
     }
 
     fn probe_disk(&mut self) {
+        // A little more than what it stops at, or it would stop again at once.
+        let config = &self.core.config;
+        let wanted = config.headroom_bytes / 4 * 5;
+        if wanted > 0 && !self.core.has_free(wanted + config.reserve_bytes) {
+            return;
+        }
         match self.reserve.take() {
             Ok(()) => {
                 tracing::info!("the disk has room again; accepting messages");

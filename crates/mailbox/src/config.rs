@@ -61,6 +61,9 @@ pub struct StoreConfig {
     /// Bytes set aside on disk, given up when the disk is full so that what is under way
     /// can end in order.
     pub reserve_bytes: u64,
+    /// Free disk space below which nothing more is accepted, so that the database, which does
+    /// not survive a full disk, never meets one, bytes; 0: not looked at.
+    pub headroom_bytes: u64,
     /// How often a full disk is looked at, milliseconds.
     #[serde(rename = "disk_probe_ms", with = "millis")]
     pub disk_probe: Duration,
@@ -96,6 +99,7 @@ impl Default for StoreConfig {
             resident_max: 100_000,
             accounts_cached_max: 1_000_000,
             reserve_bytes: 8 << 20,
+            headroom_bytes: 64 << 20,
             disk_probe: Duration::from_millis(500),
             reader_threads: 2,
             clock: Clock::default(),

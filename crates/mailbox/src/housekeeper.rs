@@ -198,6 +198,7 @@ fn journal_is_empty(core: &Core) -> bool {
 }
 
 fn round(core: &Core, rotated: &mut bool, swept: bool) -> Result<(), StoreError> {
+    core.check_headroom()?;
     let pressed = core.wants_room();
     migrate::due(core, pressed)?;
     let old = core.table.active_age() >= Some(core.config.segment_age_max);

@@ -21,6 +21,8 @@ const FOLD_CHUNKS: usize = 8;
 const ENVELOPE_OVERHEAD_BYTES: usize = 256;
 /// Messages moved in one go, so that the maintenance lock is let go in between.
 const MESSAGES_A_STEP: usize = 4096;
+/// Their bytes, so that a step fits the free space that was looked at before it.
+const BYTES_A_STEP: usize = 4 << 20;
 
 /// Moves what is old enough; everything when room is needed.
 pub(crate) fn due(core: &Core, pressed: bool) -> Result<(), StoreError> {
@@ -61,6 +63,7 @@ fn one(
     along_ms: u64,
 ) -> Result<(), StoreError> {
     loop {
+        core.check_headroom()?;
         let _maintenance = core.maintenance.lock();
         let messages: Vec<Stored> = {
             let state = mailbox.lock();
@@ -72,6 +75,12 @@ fn one(
                 return Ok(());
             }
             let recent = state.recent.iter().take(MESSAGES_A_STEP);
+            let mut bytes = 0;
+            let recent = recent.take_while(|recent| {
+                let first = bytes == 0;
+                bytes += recent.envelope.body.len() + ENVELOPE_OVERHEAD_BYTES;
+                first || bytes <= BYTES_A_STEP
+            });
             recent
                 .take_while(|recent| recent.at_ms <= along_ms)
                 .map(|recent| Stored {

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::api::{Account, StoreError, Unavailable};
 use crate::config::StoreConfig;
 use crate::expire;
+use crate::files::free_bytes;
 use crate::housekeeper::Upkeep;
 use crate::journal::segment::SegmentTable;
 use crate::mailbox::{Freed, Mailbox, State};
@@ -175,6 +176,27 @@ impl Core {
         };
         let before = self.status.fetch_max(value, Ordering::AcqRel);
         before < value
+    }
+
+    /// Whether so many bytes are free. Not to know is no reason to stop.
+    pub(crate) fn has_free(&self, bytes: u64) -> bool {
+        bytes == 0 || free_bytes(&self.config.dir).map_or(true, |free| free >= bytes)
+    }
+
+    /// Stops accepting before the database meets a full disk, which it does not survive.
+    pub(crate) fn check_headroom(&self) -> Result<(), StoreError> {
+        if self.has_free(self.config.headroom_bytes) {
+            return Ok(());
+        }
+        if self.set_unavailable(Unavailable::DiskFull) {
+            tracing::error!(
+                headroom_bytes = self.config.headroom_bytes,
+                "the disk is nearly full; accepting nothing until it has room"
+            );
+            // It looks at a full disk from time to time.
+            self.queue.wake();
+        }
+        Err(Unavailable::DiskFull.into())
     }
 
     /// The disk has room again.

@@ -185,6 +185,9 @@ settings! {
         /// Bytes set aside on disk, given up when the disk is full so that what is under
         /// way can end in order.
         reserve_bytes: u64 = 8_388_608, 0..=1_073_741_824;
+        /// Free disk space below which nothing more is accepted, so that the database, which does
+        /// not survive a full disk, never meets one, bytes; 0: not looked at.
+        headroom_bytes: u64 = 67_108_864, 0..=1_099_511_627_776;
         /// How often a full disk is looked at, milliseconds.
         disk_probe_ms: u64 = 500, 10..=600_000;
         /// Threads that read the database.

@@ -54,6 +54,7 @@ impl Settings {
             resident_max: size(storage.resident_max),
             accounts_cached_max: size(storage.accounts_cached_max),
             reserve_bytes: storage.reserve_bytes,
+            headroom_bytes: storage.headroom_bytes,
             disk_probe: Duration::from_millis(storage.disk_probe_ms),
             reader_threads: size(storage.reader_threads),
             ..StoreConfig::new(&self.server.data_dir)
