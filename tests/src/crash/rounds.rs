@@ -115,9 +115,9 @@ fn node_options(store: usize) -> NodeOptions {
 
 /// The server, and the disk it stands on when that can lose its power.
 struct Rig {
-    // The node goes first: nothing can be unmounted under it.
+    // Dropped in this order: nothing is unmounted under a node, nothing mounted is deleted.
     node: Node,
-    disk: Option<(DiskShelf, Disk)>,
+    disk: Option<(Disk, DiskShelf)>,
 }
 
 impl Rig {
@@ -129,7 +129,7 @@ impl Rig {
                 let mut shelf = DiskShelf::new(options.dir.as_deref())?;
                 let disk = shelf.make(DISK_BYTES).map_err(|error| error.to_string())?;
                 node.move_data(disk.path().join("data"));
-                Some((shelf, disk))
+                Some((disk, shelf))
             }
         };
         Ok(Self { node, disk })
@@ -137,7 +137,7 @@ impl Rig {
 
     /// Ends the server this way; the next start finds what that left.
     fn crash(&mut self) -> io::Result<()> {
-        let Some((shelf, disk)) = &mut self.disk else {
+        let Some((disk, shelf)) = &mut self.disk else {
             self.node.kill9();
             return Ok(());
         };
