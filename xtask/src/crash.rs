@@ -4,7 +4,6 @@
 //! The work is done by the harness of the black-box suites; here is only the command line.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -77,7 +76,7 @@ fn run(crash: Crash, rounds: u32, dir: Option<PathBuf>, args: &CommonArgs) -> Re
             .with_context(|| format!("there is no {}", path.display()))?;
         binary::choose(path);
     } else if args.release {
-        binary::choose(release()?);
+        binary::choose(crate::release::server()?);
     }
     let seed = args.seed.unwrap_or_else(|| {
         let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -139,26 +138,4 @@ fn on_interrupt(then: impl Fn() + Send + 'static) -> Result<()> {
         });
     });
     Ok(())
-}
-
-fn release() -> Result<PathBuf> {
-    let status = Command::new("cargo")
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "stonechat",
-            "--bin",
-            "stonechat",
-        ])
-        .status()?;
-    ensure!(status.success(), "the server could not be built");
-    let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--no-deps"])
-        .output()?;
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo metadata names no target directory")?;
-    Ok(PathBuf::from(target).join("release/stonechat"))
 }

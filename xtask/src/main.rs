@@ -12,9 +12,11 @@ mod fuzz;
 mod handshakes;
 mod memory;
 mod mutants;
+mod release;
 mod schema;
 mod server;
 mod sim;
+mod soak;
 
 /// Project tasks.
 #[derive(Debug, Parser)]
@@ -43,6 +45,8 @@ enum Task {
     Schema(schema::SchemaArgs),
     /// The delivery simulation over many seeds, or one seed again.
     Sim(sim::SimArgs),
+    /// Panics in one in a hundred messages, under load, for minutes.
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -58,5 +62,6 @@ fn main() -> anyhow::Result<()> {
         Task::Mutants(args) => mutants::run(&args),
         Task::Schema(args) => schema::run(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Soak(args) => soak::run(&args),
     }
 }

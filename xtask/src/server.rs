@@ -4,7 +4,7 @@
 //! It measures nothing itself; figures of the process are read from `/proc`.
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ impl Server {
     pub(crate) fn start(binary: Option<&Path>, tls: bool) -> Result<Self> {
         let binary = match binary {
             Some(binary) => binary.to_owned(),
-            None => build()?,
+            None => crate::release::server()?,
         };
         let dir = tempfile::tempdir()?;
         let data = dir.path().join("data");
@@ -181,21 +181,6 @@ impl Server {
         }
         Ok(Duration::from_nanos(nanoseconds))
     }
-}
-
-fn build() -> Result<PathBuf> {
-    let status = Command::new("cargo")
-        .args(["build", "--release", "--package", "stonechat"])
-        .status()?;
-    ensure!(status.success(), "the server could not be built");
-    let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--no-deps"])
-        .output()?;
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("cargo metadata names no target directory")?;
-    Ok(Path::new(target).join("release/stonechat"))
 }
 
 fn wait_for_node(data: &Path) -> Result<NodeFile> {

@@ -22,6 +22,7 @@ mod resend;
 mod resume;
 mod sign_in;
 mod slow_reader;
+mod soak;
 mod storage;
 mod tls;
 mod tokens;

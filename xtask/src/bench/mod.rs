@@ -28,6 +28,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub(crate) use report::Report;
 
+use crate::release::target_dir;
+
 /// Speed and size of the server, each figure beside its floor in the same run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -142,13 +144,4 @@ fn again_optimised() -> Result<()> {
         .with_context(|| format!("{} cannot be run", program.display()))?;
     ensure!(status.success(), "the benchmark failed");
     Ok(())
-}
-
-/// Where cargo puts what it builds: two levels above this program.
-fn target_dir() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let target = program.ancestors().nth(2);
-    Ok(target
-        .context("xtask runs from cargo's target directory")?
-        .to_owned())
 }
