@@ -118,6 +118,9 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
                 let json = serde_json::to_string_pretty(&report)?;
                 fs::write(out.join(format!("{name}.json")), json)?;
                 print!("{}", report.table());
+                if args.write {
+                    write(&report)?;
+                }
                 reports.push(report);
             }
             Err(e) => {
@@ -131,23 +134,18 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
         let _ = writeln!(text, "{}", report.table());
     }
     fs::write(out.join("report.txt"), text)?;
-    if args.write {
-        write(&reports)?;
-    }
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
     Ok(())
 }
 
-/// Puts what was measured into docs/performance.md; blocks that were not measured stay.
-fn write(reports: &[Report]) -> Result<()> {
+/// Puts what was measured into docs/performance.md; other blocks stay.
+fn write(report: &Report) -> Result<()> {
     let page = Path::new("docs/performance.md");
     let mut text = fs::read_to_string(page).context("run this at the top of the repository")?;
     replace(&mut text, "machine", &machine())?;
-    for report in reports {
-        replace(&mut text, report.bench, &report.markdown())?;
-    }
+    replace(&mut text, report.bench, &report.markdown())?;
     fs::write(page, text)?;
     Ok(())
 }

@@ -119,8 +119,14 @@ impl Filled {
                 database_bytes: disk.database,
             });
         }
-        let rate = (self.flood.accepted_total() - accepted) as f64 / began.elapsed().as_secs_f64();
+        let elapsed_s = began.elapsed().as_secs_f64();
+        let mut taken = self.flood.accepted_total() - accepted;
         self.end()?;
+        if let Pace::EveryUs(_) = pace {
+            // What was sent in time counts, also when its answer came a moment later.
+            taken = self.flood.accepted_total() - accepted;
+        }
+        let rate = taken as f64 / elapsed_s;
         let samples = &report.series[first..];
         let most = |of: fn(&Sample) -> u64| samples.iter().map(of).max().unwrap_or(0) as f64 / MIB;
         let figures = [
