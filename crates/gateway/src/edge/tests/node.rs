@@ -1,7 +1,6 @@
 //! A node that follows a script: the token is the user's name, and what is
 //! sent to some users has its own effect.
 
-use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
