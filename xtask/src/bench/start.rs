@@ -11,6 +11,7 @@ use super::report::Target;
 use super::server::{self, Server};
 use super::{Common, Report, disk};
 
+const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// Time to ready after `kill -9`.
@@ -69,7 +70,13 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     let began = Instant::now();
     let server = Server::start(common, dir.path(), &[])?;
     let ready_s = began.elapsed().as_secs_f64();
-    let stored = server.metric("stonechat_store_messages")?;
+    // Figures are told a moment after the node is ready.
+    let until = Instant::now() + COUNTED_WITHIN;
+    let mut stored = server.metric("stonechat_store_messages")?;
+    while stored < accepted as f64 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+        stored = server.metric("stonechat_store_messages")?;
+    }
     ensure!(
         stored >= accepted as f64,
         "{accepted} messages were accepted and {stored} are stored after the restart"
