@@ -9,6 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 use stonechat_protocol::{DeviceId, Seq, UserId};
@@ -16,7 +17,7 @@ use stonechat_protocol::{DeviceId, Seq, UserId};
 use crate::api::{Append, CommitSink, Committed, Placed, StoreError, Unavailable};
 use crate::journal::{JournalWriter, Record, WriteError, frame, record};
 use crate::mailbox::{Mailbox, Recent, recent_bytes};
-use crate::queue::{Done, Job, Work};
+use crate::queue::{Done, Job, Pace, Work};
 use crate::reserve::Reserve;
 use crate::shared::Core;
 
@@ -76,19 +77,25 @@ impl Committer {
         let config = self.core.config.clone();
         // A batch goes into one segment, which should not be much longer than it may be.
         let batch_bytes_max = (config.batch_bytes_max as u64).min(config.segment_bytes_max);
+        let mut pace = Pace {
+            not_before: Instant::now(),
+            last_count: 0,
+        };
         loop {
             let full = self.core.unavailable() == Some(Unavailable::DiskFull);
             let timeout = full.then_some(config.disk_probe);
-            let work = self.core.queue.take(
-                batch_bytes_max,
-                config.lazy_flush,
-                config.batch_linger,
-                timeout,
-            );
+            let work = self
+                .core
+                .queue
+                .take(batch_bytes_max, config.lazy_flush, pace, timeout);
             if self.core.abandoned() {
                 drop(self.core.queue.end());
                 return;
             }
+            pace = Pace {
+                not_before: Instant::now() + config.commit_interval,
+                last_count: work.appends(),
+            };
             if full {
                 self.probe_disk();
             }

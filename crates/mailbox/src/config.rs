@@ -34,9 +34,10 @@ pub struct StoreConfig {
     pub batch_bytes_max: usize,
     /// Bytes of messages waiting for the committer before senders wait.
     pub queue_bytes_max: u64,
-    /// How long the committer waits for more before it commits, milliseconds; 0: not at all.
-    #[serde(rename = "batch_linger_ms", with = "millis")]
-    pub batch_linger: Duration,
+    /// Shortest time from one commit to the next while messages come by the thousand a second,
+    /// milliseconds; 0: none. Otherwise a commit starts when there is something to commit.
+    #[serde(rename = "commit_interval_ms", with = "millis")]
+    pub commit_interval: Duration,
     /// Messages one mailbox holds; the sender is told `mailbox_full` beyond.
     pub quota_messages: u64,
     /// Bytes of bodies one mailbox holds.
@@ -88,7 +89,7 @@ impl Default for StoreConfig {
             migrate_after: Duration::from_secs(5),
             batch_bytes_max: 4 << 20,
             queue_bytes_max: 32 << 20,
-            batch_linger: Duration::ZERO,
+            commit_interval: Duration::from_millis(1),
             quota_messages: 100_000,
             quota_bytes: 256 << 20,
             devices_max: 16,
@@ -165,8 +166,8 @@ impl StoreConfig {
                 "lazy_flush_ms must be between 1 and 10000",
             ),
             (
-                self.batch_linger <= Duration::from_secs(1),
-                "batch_linger_ms must be at most 1000",
+                self.commit_interval <= Duration::from_secs(1),
+                "commit_interval_ms must be at most 1000",
             ),
         ];
         match checks.iter().find(|(good, _)| !good) {

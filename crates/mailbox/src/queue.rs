@@ -37,11 +37,31 @@ pub(crate) enum Job {
     Close(Done),
 }
 
+/// When the committer may take the next batch, if it is busy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) not_before: Instant,
+    /// Messages of the batch before.
+    pub(crate) last_count: u64,
+}
+
+/// Messages in the last batch and waiting from which on batches are spaced out: fewer, fuller
+/// ones then cost less, and a message waits for one anyway.
+const BUSY_APPENDS: u64 = 8;
+
 /// What the committer takes in one go.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
     pub(crate) jobs: Vec<Job>,
     pub(crate) lazy: Vec<Arc<Mailbox>>,
+}
+
+impl Work {
+    /// Messages in it.
+    pub(crate) fn appends(&self) -> u64 {
+        let appends = self.jobs.iter().filter(|job| append_bytes(job) > 0);
+        appends.count() as u64
+    }
 }
 
 #[derive(Debug, Default)]
@@ -141,7 +161,7 @@ impl CommitQueue {
         &self,
         bytes_max: u64,
         lazy_flush: Duration,
-        linger: Duration,
+        pace: Pace,
         timeout: Option<Duration>,
     ) -> Work {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
@@ -164,8 +184,13 @@ impl CommitQueue {
             }
             inner.idle = false;
         }
-        if !linger.is_zero() && inner.bytes < bytes_max {
-            self.wake.wait_for(&mut inner, linger);
+        // Nobody wakes us here: whatever comes meanwhile is what is waited for.
+        while pace.last_count + inner.appends >= BUSY_APPENDS
+            && inner.bytes < bytes_max
+            && Instant::now() < pace.not_before
+            && !std::mem::take(&mut inner.interrupted)
+        {
+            self.wake.wait_until(&mut inner, pace.not_before);
         }
         let mut work = Work::default();
         let mut bytes = 0;

@@ -168,8 +168,9 @@ settings! {
         batch_bytes_max: u64 = 4_194_304, 65_536..=67_108_864;
         /// Bytes of messages waiting to be committed before senders wait.
         queue_bytes_max: u64 = 33_554_432, 262_144..=17_179_869_184;
-        /// How long a commit waits for company, milliseconds. 0: not at all.
-        batch_linger_ms: u64 = 0, 0..=1_000;
+        /// Shortest time from one commit to the next while messages come by the thousand
+        /// a second, milliseconds: fewer, fuller commits cost less. 0: none.
+        commit_interval_ms: u64 = 1, 0..=1_000;
         /// Acknowledgements and the like are on disk at the latest after this,
         /// milliseconds.
         lazy_flush_ms: u64 = 100, 1..=10_000;

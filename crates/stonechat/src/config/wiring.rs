@@ -44,7 +44,7 @@ impl Settings {
             migrate_after: Duration::from_millis(storage.migrate_after_ms),
             batch_bytes_max: size(storage.batch_bytes_max),
             queue_bytes_max: storage.queue_bytes_max,
-            batch_linger: Duration::from_millis(storage.batch_linger_ms),
+            commit_interval: Duration::from_millis(storage.commit_interval_ms),
             quota_messages: storage.quota_messages,
             quota_bytes: storage.quota_bytes,
             devices_max: size(self.limits.devices_max),
