@@ -1,7 +1,7 @@
 //! Crashes in mid-load, over and over: `kill -9`, and power cuts of a disk that keeps only what
 //! reached it.
 //!
-//! A [fleet](fleet) of users sends to each other, a [run](rounds) crashes the server under it, and
+//! A [`fleet`] of users sends to each other, a [run](rounds) crashes the server under it, and
 //! the [truth] knows everything that was sent, accepted, delivered, acknowledged and told. It does
 //! not use the project's client and knows nothing of the server but the protocol.
 
