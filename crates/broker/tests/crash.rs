@@ -3,53 +3,13 @@
 
 mod common;
 
-use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use common::gate::Gate;
 use common::{config, device, id, run, soon, until, user};
 use stonechat_broker::commit_sink;
-use stonechat_mailbox::{Faults, JournalStore, Store, StoreConfig, WriteFault};
-
-/// A disk whose syncs take as long as the test wants.
-#[derive(Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    moved: Condvar,
-}
-
-#[derive(Default)]
-struct GateState {
-    shut: bool,
-    waiting: bool,
-}
-
-impl Gate {
-    fn shut(&self, shut: bool) {
-        self.state.lock().expect("never poisoned").shut = shut;
-        self.moved.notify_all();
-    }
-
-    fn is_waited_at(&self) -> bool {
-        self.state.lock().expect("never poisoned").waiting
-    }
-}
-
-impl Faults for Gate {
-    fn write(&self, _bytes: usize) -> WriteFault {
-        WriteFault::None
-    }
-
-    fn sync(&self) -> Option<io::Error> {
-        let mut state = self.state.lock().expect("never poisoned");
-        while state.shut {
-            state.waiting = true;
-            state = self.moved.wait(state).expect("never poisoned");
-        }
-        state.waiting = false;
-        None
-    }
-}
+use stonechat_mailbox::{JournalStore, Store, StoreConfig};
 
 /// Told before its acknowledgement is durable, a watermark would step back (contract D8).
 #[test]

@@ -317,9 +317,9 @@ fn under_faults(config: BrokerConfig, faults: &[Fault]) {
     );
 }
 
-/// What a queue was about to tell when it panicked is found in the store, also when nothing follows it.
+/// What a dispatcher was about to tell when it panicked is found in the store, also when nothing follows it.
 #[test]
-fn what_a_queue_did_not_tell_is_looked_up() {
+fn what_a_dispatcher_did_not_tell_is_looked_up() {
     run(
         config(),
         |_| {},
@@ -331,10 +331,10 @@ fn what_a_queue_did_not_tell_is_looked_up() {
             assert_eq!(bob.messages(1).await, [1]);
             assert_eq!(alice.accepted().await.id, id(1));
             let tree = node.broker.tree();
-            tree.inject_panics("offline_queue", 1);
+            tree.inject_panics("dispatcher", 1);
             alice.send(2, "bob").await;
             until("a panic", || tree.totals().panics > 0).await;
-            tree.inject_panics("offline_queue", 0);
+            tree.inject_panics("dispatcher", 0);
             assert_eq!(bob.messages(1).await, [2]);
             assert_eq!(alice.accepted().await.id, id(2));
         },

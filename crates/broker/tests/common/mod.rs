@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "every suite uses a part of it")]
 
+pub(crate) mod gate;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;

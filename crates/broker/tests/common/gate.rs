@@ -1,0 +1,46 @@
+//! A disk that can be held up, for what happens while a commit is under way.
+
+use std::io;
+use std::sync::{Condvar, Mutex};
+
+use stonechat_mailbox::{Faults, WriteFault};
+
+/// A disk whose syncs take as long as the test wants.
+#[derive(Default)]
+pub(crate) struct Gate {
+    state: Mutex<GateState>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    shut: bool,
+    waiting: bool,
+}
+
+impl Gate {
+    pub(crate) fn shut(&self, shut: bool) {
+        self.state.lock().expect("never poisoned").shut = shut;
+        self.moved.notify_all();
+    }
+
+    pub(crate) fn is_waited_at(&self) -> bool {
+        self.state.lock().expect("never poisoned").waiting
+    }
+}
+
+impl Faults for Gate {
+    fn write(&self, _bytes: usize) -> WriteFault {
+        WriteFault::None
+    }
+
+    fn sync(&self) -> Option<io::Error> {
+        let mut state = self.state.lock().expect("never poisoned");
+        while state.shut {
+            state.waiting = true;
+            state = self.moved.wait(state).expect("never poisoned");
+        }
+        state.waiting = false;
+        None
+    }
+}
