@@ -18,6 +18,9 @@ command -v strace >/dev/null || apt_missing+=(strace)
 # Power cuts: disks that are files.
 PATH="$PATH:/usr/sbin:/sbin" command -v mkfs.ext4 >/dev/null || apt_missing+=(e2fsprogs)
 command -v mount >/dev/null || apt_missing+=(mount)
+# Metrics: promtool for names and rules, a certificate.
+command -v promtool >/dev/null || apt_missing+=(prometheus)
+command -v openssl >/dev/null || apt_missing+=(openssl)
 python3 -c 'import venv, ensurepip' 2>/dev/null || apt_missing+=(python3-venv)
 if [ ${#apt_missing[@]} -gt 0 ]; then
     say "installing with apt: ${apt_missing[*]}"

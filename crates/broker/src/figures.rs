@@ -1,4 +1,4 @@
-//! Metrics of the broker. Names are documented in `docs/operations.md`; none carries a user's name.
+//! Metrics of the broker. Names are documented in `docs/metrics.md`; none carries a user's name.
 
 use std::sync::LazyLock;
 

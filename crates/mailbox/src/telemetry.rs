@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, describe_counter, describe_gauge, describe_histogram,
+};
 
 use crate::shared::Core;
 
@@ -20,6 +22,7 @@ pub(crate) struct Telemetry {
 
 impl Telemetry {
     pub(crate) fn new() -> Self {
+        describe();
         Self {
             sync_seconds: metrics::histogram!("stonechat_journal_sync_seconds"),
             batch_messages: metrics::histogram!("stonechat_journal_batch_messages"),
@@ -60,4 +63,33 @@ impl Telemetry {
             self.sled_bytes.set(database.bytes() as f64);
         }
     }
+}
+
+fn describe() {
+    describe_histogram!(
+        "stonechat_journal_sync_seconds",
+        Unit::Seconds,
+        "How long a data sync of the journal took"
+    );
+    describe_histogram!("stonechat_journal_batch_messages", "Messages in one commit");
+    describe_gauge!(
+        "stonechat_journal_bytes",
+        Unit::Bytes,
+        "Bytes of the journal on disk"
+    );
+    describe_gauge!(
+        "stonechat_store_recent_bytes",
+        Unit::Bytes,
+        "Bytes of recent messages held in memory"
+    );
+    describe_gauge!("stonechat_store_messages", "Messages held in all mailboxes");
+    describe_gauge!(
+        "stonechat_store_sled_bytes",
+        Unit::Bytes,
+        "Bytes the database takes on disk"
+    );
+    describe_counter!(
+        "stonechat_store_expired_total",
+        "Messages that left by their time to live"
+    );
 }

@@ -234,12 +234,12 @@ async fn metrics_count_what_happens() {
         );
     };
     is("stonechat_connections", "", 2.0);
-    is("stonechat_connections_total", "", 2.0);
-    is("stonechat_frames_in_total", "type=\"send\"", 10.0);
-    is("stonechat_frames_in_total", "type=\"ack\"", 10.0);
-    is("stonechat_frames_out_total", "", 22.0);
-    is("stonechat_bytes_in_total", "", 1_000.0);
-    is("stonechat_bytes_out_total", "", 1_000.0);
+    is("stonechat_connections_opened_total", "", 2.0);
+    is("stonechat_frames_received_total", "type=\"send\"", 10.0);
+    is("stonechat_frames_received_total", "type=\"ack\"", 10.0);
+    is("stonechat_frames_sent_total", "", 22.0);
+    is("stonechat_received_bytes_total", "", 1_000.0);
+    is("stonechat_sent_bytes_total", "", 1_000.0);
     is("stonechat_journal_sync_seconds_count", "", 1.0);
     is("stonechat_journal_bytes", "", 1.0);
     alice.close().await;

@@ -116,7 +116,7 @@ async fn a_certificate_that_is_replaced_is_noticed_and_told() {
     let metric = |name: &str, labels: &str| node.admin().metric(name, labels);
     let stale = || metric("stonechat_tls_certificate_stale", "");
     assert_eq!(stale(), Some(0.0));
-    let end = metric("stonechat_tls_certificate_end_seconds", "");
+    let end = metric("stonechat_tls_certificate_expiry_timestamp_seconds", "");
     assert!(end.is_some_and(|end| end > 1.8e9), "{end:?}");
 
     std::fs::write(&key, "no key").expect("the directory is ours");

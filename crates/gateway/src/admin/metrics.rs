@@ -3,6 +3,7 @@
 //! keep them anyway.
 
 use std::fmt::{Display, Write};
+use std::time::SystemTime;
 
 use actix_web::HttpResponse;
 
@@ -48,11 +49,13 @@ fn render(state: &State) -> String {
          stonechat_build_info{{version=\"{}\"}} 1\n",
         parts.version
     ));
-    text.gauge(
-        "stonechat_uptime_seconds",
-        "Time since the start.",
-        state.started.elapsed().as_secs(),
-    );
+    if let Ok(since_epoch) = state.started_at.duration_since(SystemTime::UNIX_EPOCH) {
+        text.gauge(
+            "process_start_time_seconds",
+            "When the node started, in seconds since 1970.",
+            since_epoch.as_secs_f64(),
+        );
+    }
 
     let broker = parts.broker.stats();
     text.gauge(
@@ -124,18 +127,23 @@ fn render(state: &State) -> String {
     let stats = store.stats();
     text.gauge(
         "stonechat_store_bytes",
-        "Bytes of their bodies.",
+        "Bytes of the bodies held in all mailboxes.",
         stats.bytes,
     );
     text.gauge(
-        "stonechat_store_queued",
-        "Messages waiting to be committed.",
+        "stonechat_store_queued_appends",
+        "Appends waiting for the next commit.",
         stats.queued,
     );
     text.gauge(
         "stonechat_store_dead_letters",
         "Dead letters held.",
         stats.dead_letters,
+    );
+    text.gauge(
+        "stonechat_store_resident_mailboxes",
+        "Mailboxes in memory.",
+        stats.resident,
     );
     text.gauge(
         "stonechat_journal_segments",

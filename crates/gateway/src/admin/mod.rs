@@ -19,7 +19,7 @@ mod users;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE};
@@ -120,6 +120,8 @@ struct State {
     parts: AdminParts,
     fault_injection: bool,
     started: Instant,
+    /// The same by the wall clock, for people.
+    started_at: SystemTime,
     failures: Failures,
 }
 
@@ -171,6 +173,7 @@ fn state(parts: AdminParts, fault_injection: bool) -> Shared {
         parts,
         fault_injection,
         started: Instant::now(),
+        started_at: SystemTime::now(),
         failures: Failures::default(),
     })
 }

@@ -26,7 +26,7 @@ impl Figures {
     pub(crate) fn new() -> Self {
         describe_gauge!("stonechat_connections", "WebSocket connections");
         describe_counter!(
-            "stonechat_connections_total",
+            "stonechat_connections_opened_total",
             "WebSocket connections since the start"
         );
         describe_counter!(
@@ -37,25 +37,29 @@ impl Figures {
             "stonechat_disconnects_total",
             "Connections ended, by reason"
         );
-        describe_counter!("stonechat_frames_in_total", "Frames from clients, by type");
-        describe_counter!("stonechat_frames_out_total", "Frames to clients");
         describe_counter!(
-            "stonechat_bytes_in_total",
+            "stonechat_frames_received_total",
+            "Frames from clients, by type"
+        );
+        describe_counter!("stonechat_frames_sent_total", "Frames to clients");
+        describe_counter!(
+            "stonechat_received_bytes_total",
             Unit::Bytes,
             "Bytes from clients, TLS not counted"
         );
         describe_counter!(
-            "stonechat_bytes_out_total",
+            "stonechat_sent_bytes_total",
             Unit::Bytes,
             "Bytes to clients, TLS not counted"
         );
-        let frames_in = |kind: &'static str| counter!("stonechat_frames_in_total", "type" => kind);
+        let frames_in =
+            |kind: &'static str| counter!("stonechat_frames_received_total", "type" => kind);
         Self {
             connections: gauge!("stonechat_connections"),
-            connections_total: counter!("stonechat_connections_total"),
-            frames_out: counter!("stonechat_frames_out_total"),
-            bytes_in: counter!("stonechat_bytes_in_total"),
-            bytes_out: counter!("stonechat_bytes_out_total"),
+            connections_total: counter!("stonechat_connections_opened_total"),
+            frames_out: counter!("stonechat_frames_sent_total"),
+            bytes_in: counter!("stonechat_received_bytes_total"),
+            bytes_out: counter!("stonechat_sent_bytes_total"),
             hello: frames_in("hello"),
             send: frames_in("send"),
             ack: frames_in("ack"),

@@ -176,7 +176,7 @@ fn tell_end(certified: &CertifiedKey) {
         );
     };
     let since_epoch = end.duration_since(UNIX_EPOCH).unwrap_or_default();
-    gauge!("stonechat_tls_certificate_end_seconds").set(since_epoch.as_secs_f64());
+    gauge!("stonechat_tls_certificate_expiry_timestamp_seconds").set(since_epoch.as_secs_f64());
     match end.duration_since(SystemTime::now()) {
         Ok(left) if left >= WARN_BEFORE_END => {}
         Ok(left) => warn!(
@@ -199,7 +199,7 @@ pub(crate) fn tell_reload(outcome: &Result<(), EdgeError>) {
 
 fn describe() {
     describe_gauge!(
-        "stonechat_tls_certificate_end_seconds",
+        "stonechat_tls_certificate_expiry_timestamp_seconds",
         "When the certificate in use expires, in seconds since 1970"
     );
     describe_gauge!(
