@@ -112,11 +112,16 @@ def test_labels_are_documented_and_bounded(after_traffic, with_tls):
     assert with_tls.labels["stonechat_tls_handshakes_total"]["kind"] == values["kind"]
 
 
-def test_reasons_are_those_of_the_protocol():
-    schema = json.loads((schemas.DOCS / "schema/server.bye.schema.json").read_text(encoding="utf-8"))
-    reasons = {entry["const"] for entry in schema["$defs"]["CloseReason"]["oneOf"]}
+def of_the_protocol(frame: str, enumeration: str) -> set[str]:
+    schema = json.loads((schemas.DOCS / f"schema/server.{frame}.schema.json").read_text(encoding="utf-8"))
+    return {entry["const"] for entry in schema["$defs"][enumeration]["oneOf"]}
+
+
+def test_reasons_and_codes_are_those_of_the_protocol():
+    told = page.documented_labels()
     ways_of_clients = {"client_closed", "connection_lost", "connection_failed"}
-    assert page.documented_labels()["reason"] == reasons | ways_of_clients
+    assert told["reason"] == of_the_protocol("bye", "CloseReason") | ways_of_clients
+    assert told["code"] == of_the_protocol("error", "ErrorCode")
 
 
 def test_nobody_is_named(after_traffic):
@@ -144,7 +149,7 @@ def test_what_was_counted_is_told(after_traffic):
     values = after_traffic.values
     assert values["stonechat_messages_accepted_total"] == 4  # three and a resend
     assert values["stonechat_messages_duplicate_total"] == 1
-    assert values["stonechat_messages_refused_total"] == 1
+    assert values['stonechat_messages_refused_total{code="unknown_user"}'] == 1
     assert values["stonechat_messages_redelivered_total"] == 1
     assert values["stonechat_connections_opened_total"] == 3
     syncs = values["stonechat_journal_sync_seconds_count"]

@@ -2,7 +2,11 @@
 
 use std::sync::LazyLock;
 
-use metrics::{Counter, counter};
+use metrics::{Counter, counter, describe_counter};
+use stonechat_protocol::ErrorCode;
+
+/// Refused sends; one series for each code, made with the first refusal.
+const REFUSED: &str = "stonechat_messages_refused_total";
 
 macro_rules! counters {
     ($($field:ident = $name:literal, $text:literal;)*) => {
@@ -11,7 +15,8 @@ macro_rules! counters {
 
         /// The handles.
         pub(crate) static FIGURES: LazyLock<Figures> = LazyLock::new(|| {
-            $(metrics::describe_counter!($name, $text);)*
+            $(describe_counter!($name, $text);)*
+            describe_counter!(REFUSED, "Sends answered with an error, by its code.");
             Figures { $($field: counter!($name),)* }
         });
     };
@@ -21,7 +26,6 @@ counters! {
     received = "stonechat_messages_received_total", "Sends taken up, resends and refused ones included.";
     accepted = "stonechat_messages_accepted_total", "Sends answered with accepted.";
     duplicates = "stonechat_messages_duplicate_total", "Resends recognised as accepted before.";
-    refused = "stonechat_messages_refused_total", "Sends answered with an error.";
     ephemeral = "stonechat_messages_ephemeral_total", "Ephemeral sends passed on.";
     ephemeral_dropped = "stonechat_messages_ephemeral_dropped_total", "Ephemeral messages not handed to a connection that was behind.";
     delivered = "stonechat_messages_delivered_total", "Messages handed to a connection.";
@@ -32,4 +36,9 @@ counters! {
     sessions_started = "stonechat_sessions_started_total", "Sessions started.";
     dead_letters = "stonechat_dead_letters_total", "Messages moved to the dead letters.";
     resyncs = "stonechat_resyncs_total", "Sessions that had to catch up from their mailbox after a lost notification.";
+}
+
+/// A send was answered with an error. Looked up each time: that costs less than the error frame.
+pub(crate) fn refused(code: ErrorCode) {
+    counter!(REFUSED, "code" => code.as_str()).increment(1);
 }

@@ -10,7 +10,7 @@ use stonechat_protocol::{Accepted, DeviceId, ErrorCode, ErrorFrame, MessageId, S
 
 use super::{Session, decrement};
 use crate::Event;
-use crate::figures::FIGURES;
+use crate::figures::{self, FIGURES};
 use crate::router::RETRY_AFTER_MS;
 use crate::settle::settle;
 
@@ -46,7 +46,7 @@ impl Session {
                     code,
                     retry_after_ms,
                 } => {
-                    FIGURES.refused.increment(1);
+                    figures::refused(code);
                     error_event(answer.id, code, retry_after_ms)
                 }
             };
@@ -76,7 +76,7 @@ impl Session {
         code: ErrorCode,
         retry_after_ms: Option<u64>,
     ) {
-        FIGURES.refused.increment(1);
+        figures::refused(code);
         if let Some(at) = self.device_at(connection) {
             let slot = &self.devices[at].slot;
             decrement(&slot.unanswered);
