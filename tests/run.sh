@@ -26,6 +26,10 @@ if [ ${#apt_missing[@]} -gt 0 ]; then
     say "installing with apt: ${apt_missing[*]}"
     as_root apt-get update -q
     as_root apt-get install -y -q "${apt_missing[@]}"
+    # Only promtool is wanted: no Prometheus that serves port 9090 from now on.
+    if [[ " ${apt_missing[*]} " == *" prometheus "* && -d /run/systemd/system ]]; then
+        as_root systemctl disable --now prometheus.service || true
+    fi
 fi
 if ! cargo deny --version >/dev/null 2>&1; then
     say "installing cargo-deny $CARGO_DENY_VERSION with cargo (a few minutes)"
