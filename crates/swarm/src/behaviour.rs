@@ -32,12 +32,45 @@ pub struct Incoming<'a> {
     pub id: MessageId,
     /// The body as it stands.
     pub body: &'a [u8],
+    /// `from` and `to` as they stand; `to` is empty where there is none.
+    pub from: &'a [u8],
+    /// See `from`.
+    pub to: &'a [u8],
+}
+
+/// How the server broke the protocol on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Breach<'a> {
+    /// A message whose `seq` did not increase, and that was not marked `redelivered`. It is dropped.
+    #[error("after seq {after}: seq {}, id {} again or late", message.seq, message.id)]
+    Seq {
+        /// The greatest `seq` before it.
+        after: u64,
+        /// The message.
+        message: Incoming<'a>,
+    },
+    /// An `accepted` for something else than the oldest send that is unanswered.
+    #[error("not the next answer: accepted {id}, due {due:?}")]
+    Answer {
+        /// What was answered.
+        id: MessageId,
+        /// What was to be answered.
+        due: Option<MessageId>,
+    },
+    /// A text that is no frame of the protocol, or one in the wrong place. It is dropped.
+    #[error("{what}: {text}")]
+    Frame {
+        /// What is wrong.
+        what: &'static str,
+        /// Its beginning.
+        text: &'a str,
+    },
 }
 
 /// Where a conversation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// The other user, when it is one of the roster.
+    /// The other user, when the name is one of the roster's.
     pub with: Option<u32>,
     /// Last message delivered.
     pub delivered: Option<MessageId>,
@@ -119,6 +152,20 @@ pub trait Behaviour {
     fn on_end(&mut self, user: &mut User<'_>, why: &str) -> Result<(), String> {
         let _ = user;
         Err(format!("the connection ended: {why}"))
+    }
+
+    /// A message came again, marked as such, and was dropped.
+    fn on_redelivered(&mut self, user: &mut User<'_>, message: &Incoming<'_>) {
+        let _ = (user, message);
+    }
+
+    /// The server broke the protocol.
+    ///
+    /// # Errors
+    /// Ends the run; so does the default.
+    fn on_breach(&mut self, user: &mut User<'_>, breach: &Breach<'_>) -> Result<(), String> {
+        let _ = user;
+        Err(breach.to_string())
     }
 
     /// Asked after each turn of the loop: is all done?

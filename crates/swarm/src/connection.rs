@@ -14,6 +14,8 @@ use crate::shared::Shared;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Closed,
+    /// About to be connected.
+    Waiting,
     Upgrading,
     Upgraded,
     SigningIn,
@@ -31,6 +33,12 @@ pub(crate) struct Connection {
     pub(crate) ack_timer: bool,
     /// Nothing was heard for one heartbeat, and the server was asked.
     pub(crate) asked: bool,
+    /// Nothing is read until the timer says so.
+    pub(crate) paused: bool,
+    /// Counts the networks it has been in; each is another source address.
+    pub(crate) network: u8,
+    /// When the user wanted to connect.
+    pub(crate) connect_from_us: u64,
     /// Messages after which an acknowledgement does not wait for a frame to ride on.
     pub(crate) ack_every: u32,
     /// When anything was last heard, seconds on the engine's clock.
@@ -62,6 +70,9 @@ impl Connection {
             dirty: false,
             ack_timer: false,
             asked: false,
+            paused: false,
+            network: 0,
+            connect_from_us: 0,
             ack_every: 64,
             heard_s: 0,
             heartbeat_s: u32::MAX / 4,
@@ -132,6 +143,7 @@ impl Connection {
         self.out_from = 0;
         shared.give_back(std::mem::take(&mut self.out));
         self.asked = false;
+        self.paused = false;
         self.unacked = 0;
     }
 }

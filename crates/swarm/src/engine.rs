@@ -1,10 +1,12 @@
 //! The loop: one thread, one poller, all connections of a roster.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use mio::net::TcpStream;
 use mio::{Events, Poll};
 
 use crate::behaviour::Behaviour;
@@ -58,6 +60,8 @@ pub struct Engine {
     to_sign_in: Range<u32>,
     hello_held: bool,
     connecting: usize,
+    /// Sockets with nobody behind them.
+    left: VecDeque<TcpStream>,
     swept_s: u32,
 }
 
@@ -81,6 +85,7 @@ impl Engine {
             to_sign_in: 0..0,
             hello_held: false,
             connecting: 0,
+            left: VecDeque::new(),
             swept_s: 0,
         })
     }
@@ -219,7 +224,11 @@ impl Engine {
         behaviour: &mut B,
     ) -> Result<(), SwarmError> {
         loop {
-            let Some(stream) = &mut self.connections[index].stream else {
+            let connection = &mut self.connections[index];
+            if connection.paused {
+                return Ok(());
+            }
+            let Some(stream) = &mut connection.stream else {
                 return Ok(());
             };
             match stream.read(&mut self.buffer) {
@@ -285,6 +294,11 @@ impl Engine {
             };
             match timer {
                 Timer::Ack => user.ack_timer(),
+                Timer::Resume => {
+                    user.connection.paused = false;
+                    // Its event has come and gone.
+                    self.readable(index as usize, true, behaviour)?;
+                }
                 Timer::Behaviour => behaviour
                     .on_timer(&mut user)
                     .map_err(|what| SwarmError::Server { user: index, what })?,

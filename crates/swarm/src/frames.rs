@@ -47,6 +47,9 @@ pub(crate) struct MessageFrame<'a> {
     pub(crate) seq: u64,
     pub(crate) id: MessageId,
     pub(crate) body: &'a [u8],
+    /// As they stand; see [`user_and_device`].
+    pub(crate) from: &'a [u8],
+    pub(crate) to: &'a [u8],
     pub(crate) redelivered: bool,
     pub(crate) ephemeral: bool,
 }
@@ -67,6 +70,8 @@ struct Raw<'a> {
     id: &'a [u8],
     seq: &'a [u8],
     body: &'a [u8],
+    from: &'a [u8],
+    to: &'a [u8],
     rev: &'a [u8],
     with: &'a [u8],
     delivered: &'a [u8],
@@ -93,6 +98,8 @@ pub(crate) fn read(text: &[u8]) -> Result<Frame<'_>, BadFrame> {
             b"id" => &mut raw.id,
             b"seq" => &mut raw.seq,
             b"body" => &mut raw.body,
+            b"from" => &mut raw.from,
+            b"to" => &mut raw.to,
             b"rev" => &mut raw.rev,
             b"with" => &mut raw.with,
             b"delivered" => &mut raw.delivered,
@@ -116,6 +123,8 @@ pub(crate) fn read(text: &[u8]) -> Result<Frame<'_>, BadFrame> {
             seq: number(raw.seq).ok_or(BadFrame)?,
             id: id(raw.id)?,
             body: (!raw.body.is_empty()).then_some(raw.body).ok_or(BadFrame)?,
+            from: raw.from,
+            to: raw.to,
             redelivered: flag(raw.redelivered)?,
             ephemeral: flag(raw.ephemeral)?,
         }),
@@ -155,6 +164,21 @@ fn unacked_max(limits: &[u8]) -> Result<u64, BadFrame> {
         }
     }
     Err(BadFrame)
+}
+
+/// User and device named in a `from` or `to` object; empty where there is none.
+pub(crate) fn user_and_device(value: &[u8]) -> (&[u8], &[u8]) {
+    let (mut user, mut device): (&[u8], &[u8]) = (b"", b"");
+    if let Ok(mut fields) = Fields::new(value) {
+        while let Ok(Some((name, value))) = fields.next() {
+            match name {
+                b"user" => user = plain_string(value).unwrap_or_default(),
+                b"device" => device = plain_string(value).unwrap_or_default(),
+                _ => {}
+            }
+        }
+    }
+    (user, device)
 }
 
 fn id(value: &[u8]) -> Result<MessageId, BadFrame> {
@@ -210,7 +234,7 @@ pub(crate) fn write_hello(out: &mut Vec<u8>, roster: &Roster, user: u32, riding:
         out.extend_from_slice(br#"{"type":"hello","token":""#);
         out.extend_from_slice(roster.token(user).as_bytes());
         out.extend_from_slice(br#"","device":""#);
-        out.extend_from_slice(roster.device().as_bytes());
+        roster.put_device(out, user);
         out.push(b'"');
         riding.put(out);
         out.push(b'}');
@@ -234,7 +258,7 @@ pub(crate) fn write_send(
         out.extend_from_slice(br#""}"#);
         riding.put(out);
         out.extend_from_slice(br#","body":"#);
-        mark.write(out, body_bytes);
+        mark.write(out, body_bytes, to, id);
         out.push(b'}');
     });
 }
@@ -245,6 +269,17 @@ pub(crate) fn write_ack(out: &mut Vec<u8>, seq: u64, rev: Option<u64>) {
         put_number(out, br#"{"type":"ack","seq":"#, seq);
         Riding { ack: None, rev }.put(out);
         out.push(b'}');
+    });
+}
+
+/// Appends `read`.
+pub(crate) fn write_read(out: &mut Vec<u8>, roster: &Roster, from: u32, id: MessageId) {
+    write_masked(out, opcode::TEXT, |out| {
+        out.extend_from_slice(br#"{"type":"read","from":""#);
+        roster.put_name(out, from);
+        out.extend_from_slice(br#"","id":""#);
+        out.extend_from_slice(id.encode(&mut [0; 36]).as_bytes());
+        out.extend_from_slice(br#""}"#);
     });
 }
 
@@ -305,6 +340,11 @@ mod tests {
                     assert_eq!((a.seq, a.id), (b.seq, b.id));
                     assert_eq!(a.body.get().as_bytes(), b.body);
                     assert_eq!((a.redelivered, a.ephemeral), (b.redelivered, b.ephemeral));
+                    let from = user_and_device(b.from);
+                    assert_eq!(a.from.user.as_str().as_bytes(), from.0);
+                    assert_eq!(a.from.device.as_str().as_bytes(), from.1);
+                    let to = a.to.map(|to| to.user.as_str().as_bytes().to_vec());
+                    assert_eq!(to.unwrap_or_default(), user_and_device(b.to).0);
                 }
                 (
                     ServerFrame::Receipt(a),
@@ -359,6 +399,7 @@ mod tests {
         for write in [
             |out: &mut Vec<u8>, roster: &Roster| write_hello(out, roster, 0, Riding::default()),
             |out: &mut Vec<u8>, _: &Roster| write_ack(out, 4, Some(1)),
+            |out: &mut Vec<u8>, roster: &Roster| write_read(out, roster, 3, an_id()),
             |out: &mut Vec<u8>, _: &Roster| write_ping(out),
         ] {
             let mut out = Vec::new();

@@ -9,12 +9,13 @@
 //! made and checked in place, and all that one turn of the loop produces for a connection leaves in
 //! one write.
 //!
-//! What it deliberately does not do: TLS, or reconnecting by itself (asked to, it resumes: what is
-//! unanswered is sent again, what was taken over is acknowledged and dropped). It judges no more
-//! than every client must see (order of `seq` and of answers, what comes twice); a behaviour counts
-//! the rest.
+//! What the engine deliberately does not do: TLS, or reconnecting by itself (asked to, it resumes: what
+//! is unanswered is sent again, what was taken over is acknowledged and dropped). It judges no more
+//! than every client must see (order of `seq` and of answers, what comes twice). The rest is the
+//! [`Checker`]'s, which knows everything that was sent, accepted and delivered.
 
 mod behaviour;
+mod checker;
 mod connection;
 mod counts;
 mod engine;
@@ -33,7 +34,11 @@ mod shared;
 mod user;
 mod websocket;
 
-pub use behaviour::{Behaviour, Incoming, Receipt, Refused, Sent};
+pub use behaviour::{Behaviour, Breach, Incoming, Receipt, Refused, Sent};
+pub use checker::{
+    Checker, GAPS_MAX, Kind, Outcome, REFUSALS_MAX, Totals, VIOLATIONS_MAX_EACH, Verdict,
+    Violation, Violations,
+};
 pub use counts::Counts;
 pub use engine::{Engine, Options};
 pub use error::SwarmError;
@@ -41,7 +46,7 @@ pub use flood::{Drain, Flood, Pace, Quiet, Tally};
 pub use latency::Latency;
 pub use mark::{MARK_BYTES_MIN, Mark};
 pub use pairs::{PairUser, Pairs};
-pub use roster::Roster;
+pub use roster::{Names, Roster};
 pub use schedule::Schedule;
-pub use user::User;
+pub use user::{Leave, User};
 pub use websocket::{ACCEPT, opcode, read_header, write_header};

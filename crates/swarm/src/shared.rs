@@ -1,9 +1,10 @@
 //! What all simulated users of an engine share: clock, timers, buffers to lend, counts.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use mio::net::TcpStream;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -19,6 +20,7 @@ const BUFFER_BYTES: usize = 1024;
 pub(crate) enum Timer {
     Behaviour,
     Ack,
+    Resume,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,10 @@ pub(crate) struct Shared {
     /// Whether sends are answered; a bare relay answers none.
     pub(crate) answers: bool,
     pub(crate) now_us: u64,
+    /// Users that are to be connected.
+    pub(crate) to_dial: VecDeque<u32>,
+    /// Sockets that were left behind: open, and nobody looks at them. New ones first.
+    pub(crate) left: VecDeque<TcpStream>,
     buffers: Vec<Vec<u8>>,
     began: Instant,
     began_unix_us: u64,
@@ -48,6 +54,8 @@ impl Shared {
             timers: BinaryHeap::new(),
             answers,
             now_us: began_unix_us,
+            to_dial: VecDeque::new(),
+            left: VecDeque::new(),
             buffers: Vec::new(),
             began: Instant::now(),
             began_unix_us,

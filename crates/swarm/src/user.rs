@@ -14,6 +14,16 @@ use crate::shared::{Shared, Timer};
 /// An acknowledgement waits at most this long for a frame to ride on.
 const ACK_AFTER_US: u64 = 1_000_000;
 
+/// How a user leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// The socket is closed, without a word of the WebSocket.
+    Cut,
+    /// The server is told nothing at all: the old socket stays open, and nobody is behind it. The next
+    /// connection comes from another address.
+    Vanish,
+}
+
 /// A simulated user.
 #[derive(Debug)]
 pub struct User<'a> {
@@ -23,7 +33,7 @@ pub struct User<'a> {
 }
 
 impl User<'_> {
-    /// Place in the roster.
+    /// Place in the roster: which device.
     pub fn index(&self) -> u32 {
         self.index
     }
@@ -129,6 +139,57 @@ impl User<'_> {
     pub fn wake_at(&mut self, at_us: u64) {
         let entry = (at_us, self.index, Timer::Behaviour);
         self.shared.timers.push(Reverse(entry));
+    }
+
+    /// Says that the user has read what `from` sent up to `id`.
+    pub fn read(&mut self, from: u32, id: MessageId) {
+        if self.is_open() {
+            let mut out = std::mem::take(self.connection.out(self.index, self.shared));
+            frames::write_read(&mut out, &self.shared.roster, from, id);
+            self.connection.out = out;
+        }
+    }
+
+    /// Connects, unless it is connected or about to be. Latencies count from now.
+    pub fn connect(&mut self) {
+        if self.connection.phase == Phase::Closed {
+            self.connection.phase = Phase::Waiting;
+            self.connection.connect_from_us = self.shared.now_us;
+            self.shared.to_dial.push_back(self.index);
+        }
+    }
+
+    /// When it wanted to be connected.
+    pub fn connect_from_us(&self) -> u64 {
+        self.connection.connect_from_us
+    }
+
+    /// Ends the connection, when it is signed in. [`crate::Behaviour::on_end`] is not called.
+    pub fn leave(&mut self, how: Leave) {
+        if !self.is_open() {
+            return;
+        }
+        match how {
+            Leave::Cut => {}
+            Leave::Vanish => {
+                self.connection.network = self.connection.network.wrapping_add(1);
+                if let Some(stream) = self.connection.stream.take() {
+                    self.shared.left.push_front(stream);
+                }
+            }
+        }
+        self.connection.reset(self.shared);
+        self.shared.counts.ended += 1;
+    }
+
+    /// Reads nothing before `at_us`, so that the server has to wait.
+    pub fn pause_until(&mut self, at_us: u64) {
+        if self.is_open() && !self.connection.paused {
+            self.connection.paused = true;
+            self.shared
+                .timers
+                .push(Reverse((at_us, self.index, Timer::Resume)));
+        }
     }
 
     /// What rides on the next frame; it counts as told.

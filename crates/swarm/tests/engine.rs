@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use stonechat_protocol::MessageId;
 use stonechat_swarm::{
     ACCEPT, Behaviour, Engine, Incoming, Mark, Options, Roster, SwarmError, User, opcode,
     read_header, write_header,
@@ -118,7 +119,8 @@ fn message(seq: u64, number: u64, more: &str) -> String {
         at_us: 5,
     };
     let mut body = Vec::new();
-    mark.write(&mut body, 200);
+    let id = MessageId::parse("0190163d-8694-739b-aea5-966c26f8ad91").expect("an id");
+    mark.write(&mut body, 200, 0, id);
     let body = String::from_utf8(body).expect("text");
     format!(
         r#"{{"type":"message","seq":{seq},"id":"0190163d-8694-739b-aea5-966c26f8ad91","from":{{"user":"u1","device":"d"}},"ts_ms":1,"body":{body}{more}}}"#

@@ -14,6 +14,8 @@ use crate::connection::Phase;
 use crate::engine::Engine;
 use crate::{Counts, SwarmError, websocket};
 
+/// Sockets kept open with nobody behind them.
+const LEFT_MAX: usize = 1024;
 /// Connections of one source address; an address has some 28,000 ports by default.
 const PORTS_EACH: u32 = 20_000;
 
@@ -86,6 +88,7 @@ impl Engine {
     }
 
     pub(super) fn open_more(&mut self) -> Result<(), SwarmError> {
+        self.look_away()?;
         while self.connecting < self.options.connecting_max {
             let Some(index) = self.to_connect.next() else {
                 break;
@@ -94,12 +97,36 @@ impl Engine {
             self.connecting += 1;
         }
         while self.connecting < self.options.connecting_max {
+            let Some(index) = self.shared.to_dial.pop_front() else {
+                break;
+            };
+            if self.connections[index as usize].phase == Phase::Waiting {
+                let from_us = self.connections[index as usize].connect_from_us;
+                self.open(index).map_err(SwarmError::io("connecting"))?;
+                self.connections[index as usize].connect_from_us = from_us;
+                self.connecting += 1;
+            }
+        }
+        while self.connecting < self.options.connecting_max {
             let Some(index) = self.to_sign_in.next() else {
                 break;
             };
             self.connecting += 1;
             self.say_hello(index);
         }
+        Ok(())
+    }
+
+    /// Sockets that were left behind are not polled any more, and the oldest go when there are many.
+    fn look_away(&mut self) -> Result<(), SwarmError> {
+        let registry = self.poll.registry();
+        for mut stream in self.shared.left.drain(..) {
+            let done = registry.deregister(&mut stream);
+            done.map_err(SwarmError::io("leaving a socket"))?;
+            self.left.push_back(stream);
+        }
+        let many = self.left.len().saturating_sub(LEFT_MAX);
+        self.left.drain(..many);
         Ok(())
     }
 
@@ -113,7 +140,8 @@ impl Engine {
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
         if server.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
-            bind_to_a_source(&socket, index)?;
+            let network = self.connections[index as usize].network;
+            bind_to_a_source(&socket, index / PORTS_EACH + u32::from(network))?;
         }
         match socket.connect(&server.into()) {
             Ok(()) => {}
@@ -131,6 +159,7 @@ impl Engine {
         connection.stream = Some(stream);
         connection.phase = Phase::Upgrading;
         connection.heard_s = self.shared.now_s();
+        connection.connect_from_us = self.shared.now_us;
         self.shared.counts.opened += 1;
         let out = connection.out(index, &mut self.shared);
         websocket::write_upgrade(out, &server.to_string(), "/v1/ws");
@@ -144,15 +173,15 @@ impl Engine {
 /// socket alone, whatever the addresses, and for a minute after its end: 28,000 connections and no
 /// other program on the machine could connect to anything.
 #[cfg(target_os = "linux")]
-fn bind_to_a_source(socket: &Socket, index: u32) -> io::Result<()> {
+fn bind_to_a_source(socket: &Socket, source: u32) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-    let last = u8::try_from(2 + index / PORTS_EACH % 250).unwrap_or(2);
+    let last = u8::try_from(2 + source % 250).unwrap_or(2);
     setsockopt(socket, IpBindAddressNoPort, &true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into())
 }
 
 /// Other systems have other loopback addresses only when told to.
 #[cfg(not(target_os = "linux"))]
-fn bind_to_a_source(_socket: &Socket, _index: u32) -> io::Result<()> {
+fn bind_to_a_source(_socket: &Socket, _source: u32) -> io::Result<()> {
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! What arrives: bytes to frames, frames to the behaviour.
 
-use crate::behaviour::{Behaviour, Incoming, Receipt, Refused};
+use stonechat_protocol::MessageId;
+
+use crate::behaviour::{Behaviour, Breach, Incoming, Receipt, Refused};
 use crate::connection::Phase;
 use crate::engine::Engine;
-use crate::frames::{self, Frame, Riding};
+use crate::frames::{self, Frame, MessageFrame, Riding};
 use crate::websocket::{self, Header, opcode};
 use crate::{SwarmError, User};
 
@@ -65,8 +67,14 @@ impl Engine {
     ) -> Result<usize, String> {
         let mut at = 0;
         if self.connections[index as usize].phase == Phase::Upgrading {
-            let Some(end) = websocket::read_upgrade(bytes)? else {
-                return Ok(0);
+            let end = match websocket::read_upgrade(bytes) {
+                Ok(Some(end)) => end,
+                Ok(None) => return Ok(0),
+                Err(why) => {
+                    self.ended(index as usize, behaviour, &why)
+                        .map_err(|e| e.to_string())?;
+                    return Ok(bytes.len());
+                }
             };
             at = end;
             self.shared.counts.upgraded += 1;
@@ -144,61 +152,44 @@ impl Engine {
         }
     }
 
+    /// Tells the behaviour of a text that is no frame, or in the wrong place.
+    fn odd_frame<B: Behaviour>(
+        &mut self,
+        index: u32,
+        behaviour: &mut B,
+        what: &'static str,
+        text: &[u8],
+    ) -> Result<(), String> {
+        let text = String::from_utf8_lossy(&text[..text.len().min(300)]);
+        let breach = Breach::Frame { what, text: &text };
+        behaviour.on_breach(&mut self.user(index), &breach)
+    }
+
+    fn user(&mut self, index: u32) -> User<'_> {
+        User {
+            index,
+            connection: &mut self.connections[index as usize],
+            shared: &mut self.shared,
+        }
+    }
+
     fn frame<B: Behaviour>(
         &mut self,
         index: u32,
         text: &[u8],
         behaviour: &mut B,
     ) -> Result<(), String> {
-        let shown = || String::from_utf8_lossy(&text[..text.len().min(300)]).into_owned();
-        let frame = frames::read(text).map_err(|_| format!("not a frame: {}", shown()))?;
+        let Ok(frame) = frames::read(text) else {
+            return self.odd_frame(index, behaviour, "not a frame", text);
+        };
         let shared = &mut self.shared;
         let connection = &mut self.connections[index as usize];
         match frame {
-            Frame::Message(message) => {
-                let fresh = message.seq > connection.taken;
-                if !message.ephemeral && !fresh {
-                    if !message.redelivered {
-                        shared.counts.out_of_order += 1;
-                        return Err(format!("after seq {}: {}", connection.taken, shown()));
-                    }
-                    shared.counts.redelivered += 1;
-                }
-                let mut user = User {
-                    index,
-                    connection,
-                    shared,
-                };
-                if !message.ephemeral {
-                    user.took(message.seq);
-                }
-                if message.ephemeral || fresh {
-                    user.shared.counts.received += 1;
-                    let incoming = Incoming {
-                        seq: message.seq,
-                        id: message.id,
-                        body: message.body,
-                    };
-                    behaviour.on_message(&mut user, &incoming)?;
-                }
-                user.ack_if_many();
-                Ok(())
-            }
+            Frame::Message(message) => self.message(index, message, behaviour),
             Frame::Accepted { id, duplicate } => {
                 shared.counts.accepted += 1;
                 shared.counts.duplicates += u64::from(duplicate);
-                // Answers come in the order of the sends.
-                let sent = connection
-                    .unanswered
-                    .pop_front()
-                    .filter(|sent| sent.id == id)
-                    .ok_or_else(|| format!("not the next answer: {}", shown()))?;
-                let mut user = User {
-                    index,
-                    connection,
-                    shared,
-                };
-                behaviour.on_accepted(&mut user, &sent)
+                self.accepted(index, id, behaviour)
             }
             Frame::Receipt {
                 rev,
@@ -216,12 +207,7 @@ impl Engine {
                     delivered,
                     read,
                 };
-                let mut user = User {
-                    index,
-                    connection,
-                    shared,
-                };
-                behaviour.on_receipt(&mut user, &receipt)
+                behaviour.on_receipt(&mut self.user(index), &receipt)
             }
             Frame::Error {
                 code,
@@ -233,18 +219,12 @@ impl Engine {
                     .unanswered
                     .iter()
                     .position(|sent| Some(sent.id) == reference);
-                let sent = place.and_then(|place| connection.unanswered.remove(place));
-                let mut user = User {
-                    index,
-                    connection,
-                    shared,
-                };
                 let refused = Refused {
                     code,
-                    sent,
+                    sent: place.and_then(|place| connection.unanswered.remove(place)),
                     retry_after_ms,
                 };
-                behaviour.on_refused(&mut user, &refused)
+                behaviour.on_refused(&mut self.user(index), &refused)
             }
             Frame::Welcome {
                 heartbeat_ms,
@@ -252,7 +232,7 @@ impl Engine {
                 unacked_max,
             } => {
                 if connection.phase != Phase::SigningIn {
-                    return Err(format!("welcome once more: {}", shown()));
+                    return self.odd_frame(index, behaviour, "welcome once more", text);
                 }
                 connection.phase = Phase::Open;
                 connection.heartbeat_s = u32::try_from(heartbeat_ms.div_ceil(1000)).unwrap_or(30);
@@ -260,11 +240,7 @@ impl Engine {
                 connection.rev_told = connection.rev;
                 shared.counts.welcomed += 1;
                 self.connecting -= 1;
-                let mut user = User {
-                    index,
-                    connection,
-                    shared,
-                };
+                let mut user = self.user(index);
                 user.resend();
                 behaviour.on_welcome(&mut user, pending)
             }
@@ -274,6 +250,63 @@ impl Engine {
                     .map_err(|e| e.to_string())
             }
             Frame::Pong | Frame::Unknown => Ok(()),
+        }
+    }
+
+    fn message<B: Behaviour>(
+        &mut self,
+        index: u32,
+        message: MessageFrame<'_>,
+        behaviour: &mut B,
+    ) -> Result<(), String> {
+        let mut user = self.user(index);
+        let incoming = Incoming {
+            seq: message.seq,
+            id: message.id,
+            body: message.body,
+            from: message.from,
+            to: message.to,
+        };
+        let after = user.connection.taken;
+        let fresh = message.seq > after;
+        if !message.ephemeral {
+            user.took(message.seq);
+        }
+        if message.ephemeral || fresh {
+            user.shared.counts.received += 1;
+            behaviour.on_message(&mut user, &incoming)?;
+        } else if message.redelivered {
+            user.shared.counts.redelivered += 1;
+            behaviour.on_redelivered(&mut user, &incoming);
+        } else {
+            user.shared.counts.out_of_order += 1;
+            let message = incoming;
+            behaviour.on_breach(&mut user, &Breach::Seq { after, message })?;
+        }
+        user.ack_if_many();
+        Ok(())
+    }
+
+    /// Answers come in the order of the sends.
+    fn accepted<B: Behaviour>(
+        &mut self,
+        index: u32,
+        id: MessageId,
+        behaviour: &mut B,
+    ) -> Result<(), String> {
+        let mut user = self.user(index);
+        let due = user.connection.unanswered.front().map(|sent| sent.id);
+        let sent = if due == Some(id) {
+            user.connection.unanswered.pop_front()
+        } else {
+            behaviour.on_breach(&mut user, &Breach::Answer { id, due })?;
+            let unanswered = &mut user.connection.unanswered;
+            let place = unanswered.iter().position(|sent| sent.id == id);
+            place.and_then(|place| unanswered.remove(place))
+        };
+        match sent {
+            Some(sent) => behaviour.on_accepted(&mut user, &sent),
+            None => Ok(()),
         }
     }
 }
