@@ -48,6 +48,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "stonechat-broker",
             "stonechat-gateway",
             "stonechat-client",
+            "stonechat-swarm",
         ],
     ),
     ("stonechat-tests", &[]),

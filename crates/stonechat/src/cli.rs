@@ -86,6 +86,9 @@ pub(crate) enum Command {
     /// Check or compact the data directory of a stopped server
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Put load on a server with simulated users, and check that it keeps its word
+    #[command(subcommand)]
+    Swarm(SwarmCommand),
     /// Print figures of the running server
     Status,
     /// Print the version
@@ -249,6 +252,52 @@ pub(crate) enum TokenCommand {
         #[arg(long, group = "which")]
         id: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SwarmCommand {
+    /// Run a scenario; the exit code is not 0 unless the verdict is clean
+    Run(SwarmArgs),
+    /// List the ready scenarios, or print one as a start for your own
+    List {
+        /// The scenario to print
+        scenario: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SwarmArgs {
+    /// A ready scenario, or a file
+    pub(crate) scenario: String,
+    /// Server, ws://HOST:PORT [default: the one running from the data directory]
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Its admin API, http://HOST:PORT [default: that of the one running from the data directory]
+    #[arg(long, value_name = "URL")]
+    pub(crate) admin: Option<String>,
+    /// Secret of the admin API [default: the one in the data directory]
+    #[arg(
+        long,
+        env = "STONECHAT_ADMIN_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET"
+    )]
+    pub(crate) admin_secret: Option<String>,
+    /// Another number of users than the scenario's
+    #[arg(long, value_name = "N")]
+    pub(crate) users: Option<u32>,
+    /// Another duration than the scenario's, seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) duration: Option<f64>,
+    /// Another seed than the scenario's
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// The summary as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Leave the users in place; by default they are removed when the verdict is clean
+    #[arg(long)]
+    pub(crate) keep_users: bool,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

@@ -14,7 +14,7 @@ use crate::cli::{
 use crate::config::{self, LogFormat, Settings};
 use crate::exit::{Exit, Failure};
 use crate::node_file::{self, NodeFile};
-use crate::{logging, serve};
+use crate::{logging, serve, swarm};
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
@@ -27,13 +27,14 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config { example: true } => print(config::example()),
         Command::Config { example: false } => print(args.load(Vec::new())?.to_toml()),
         Command::Store(command) => store(&args, command),
+        Command::Swarm(command) => swarm::run(&args, command),
         Command::Status => print(pretty(&admin(&args)?.node()?) + "\n"),
         Command::Version => print(concat!("stonechat ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
 
 /// Writes to standard output; a reader that has gone away is no failure.
-fn print(text: impl Display) -> Result<(), Failure> {
+pub(crate) fn print(text: impl Display) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {

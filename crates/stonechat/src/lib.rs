@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod logging;
 mod node_file;
 mod serve;
+mod swarm;
 
 use std::process::ExitCode;
 

@@ -21,6 +21,14 @@ pub enum SwarmError {
         /// How far it got.
         state: String,
     },
+    /// The admin API did not do what was asked.
+    #[error("the admin API at {base}: {what}; check its address and its secret")]
+    Admin {
+        /// Where it should be.
+        base: String,
+        /// What it said.
+        what: String,
+    },
     /// The server broke the protocol, or ended a connection that should have stayed.
     #[error(
         "user {user}: {what}; see the server's log, and docs/protocol.md for what it should do"

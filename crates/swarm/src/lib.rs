@@ -14,6 +14,7 @@
 //! than every client must see (order of `seq` and of answers, what comes twice). The rest is the
 //! [`Checker`]'s, which knows everything that was sent, accepted and delivered.
 
+mod admin;
 mod behaviour;
 mod checker;
 mod connection;
@@ -26,14 +27,19 @@ mod ids;
 mod latency;
 mod mark;
 mod pairs;
+mod people;
 mod precise;
 mod roster;
+mod run;
 mod scan;
+mod scenario;
 mod schedule;
 mod shared;
+mod summary;
 mod user;
 mod websocket;
 
+pub use admin::Admin;
 pub use behaviour::{Behaviour, Breach, Incoming, Receipt, Refused, Sent};
 pub use checker::{
     Checker, GAPS_MAX, Kind, Outcome, REFUSALS_MAX, Totals, VIOLATIONS_MAX_EACH, Verdict,
@@ -46,7 +52,14 @@ pub use flood::{Drain, Flood, Pace, Quiet, Tally};
 pub use latency::Latency;
 pub use mark::{MARK_BYTES_MIN, Mark};
 pub use pairs::{PairUser, Pairs};
+pub use people::{Latencies, People};
 pub use roster::{Names, Roster};
+pub use run::run;
+pub use scenario::{
+    BodyBytes, Contacts, End, Phase, Presence, READY, Reading, ReadyScenario, Scenario,
+    ScenarioError, Traffic,
+};
 pub use schedule::Schedule;
+pub use summary::{Percentiles, Progress, Summary};
 pub use user::{Leave, User};
 pub use websocket::{ACCEPT, opcode, read_header, write_header};

@@ -65,7 +65,7 @@ impl Filled {
     ) -> Result<Self> {
         let server = Server::start(common, dir, &[])?;
         let users = senders + recipients;
-        let roster = server.admin.create(users, users)?;
+        let roster = super::users::create(&server.admin, users, users)?;
         let mut engine = Engine::new(roster, Options::new(server.listen))?;
         let senders_end = u32::try_from(senders)?;
         let away = senders_end..u32::try_from(users)?;

@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     let dir = server::work_dir(common)?;
     let server = Server::start(common, dir.path(), &[])?;
     let users = args.pairs * 2;
-    let roster = server.admin.create(users, users)?;
+    let roster = super::users::create(&server.admin, users, users)?;
     let options = Options::new(server.listen);
     let mut side = Side::new(roster, options, server.pid(), args.body_bytes)?;
     for &window in &args.window {

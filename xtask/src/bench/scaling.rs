@@ -104,7 +104,7 @@ fn rounds(args: &Args, common: &Common, workers: u32, cpus: &str) -> Result<Vec<
     let dir = server::work_dir(&common)?;
     let server = Server::start(&common, dir.path(), &[])?;
     let users = args.pairs * 2;
-    let roster = server.admin.create(users, users)?;
+    let roster = super::users::create(&server.admin, users, users)?;
     let mut side = Side::new(roster, Options::new(server.listen), server.pid(), 200)?;
     side.round(args.window, (args.messages / 4).max(1))?;
     let rounds: Result<Vec<Round>> = (0..args.rounds.max(1))

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use stonechat_swarm::Admin;
 use tempfile::TempDir;
 
-use super::users::Admin;
 use super::{Common, disk, target_dir};
 
 const READY_WITHIN: Duration = Duration::from_secs(120);

@@ -88,6 +88,18 @@ impl Checker {
         }
     }
 
+    /// Devices whose user has read more of `from` than `from` was told, with `from`.
+    pub(crate) fn reads_behind(&self) -> Vec<(u32, u32)> {
+        let mut behind = Vec::new();
+        self.missing(&|_| true, |missing| {
+            if let Missing::Receipt((device, to), "read", ..) = missing {
+                let by = self.names.user_of(device);
+                behind.extend(self.devices_of(to).map(|reader| (reader, by)));
+            }
+        });
+        behind
+    }
+
     fn devices_of(&self, user: u32) -> std::ops::Range<u32> {
         let each = self.names.devices_each();
         user * each..(user + 1) * each

@@ -1,0 +1,492 @@
+//! The users of a scenario: they write, read, go and come back, and the checker watches.
+//!
+//! A message that is due while the connection is lost is sent when it is back, and its latency counts
+//! from when it was due. Who is away on purpose writes nothing, and what others wrote to it meanwhile
+//! does not count towards the time from send to delivery; nor does what slow readers get.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rand::Rng as _;
+use rand::rngs::SmallRng;
+use stonechat_protocol::MessageId;
+
+use crate::behaviour::{Behaviour, Breach, Incoming, Receipt, Refused, Sent};
+use crate::frames::user_and_device;
+use crate::roster::Names;
+use crate::scenario::{End, Scenario};
+use crate::user::{Leave, User};
+use crate::{Checker, Latency};
+
+mod draw;
+
+use draw::{Dice, chance, exponential_us};
+
+const NEVER: u64 = u64::MAX;
+/// Reads that wait for their time on one device; the oldest are said by a later one.
+const READS_MAX: usize = 64;
+/// Different reasons that are counted apart.
+const REASONS_MAX: usize = 32;
+/// Reasons after which a client must not come back by itself.
+const FINAL_REASONS: [&str; 4] = ["replaced", "unauthorized", "revoked", "too_many_devices"];
+
+/// Latencies of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Latencies {
+    /// From wanting to connect to `welcome`.
+    pub welcome: Latency,
+    /// From due to `accepted`.
+    pub accepted: Latency,
+    /// From due to arrival at a device that is not away.
+    pub delivered: Latency,
+    /// From wanting to connect again to having everything that had waited.
+    pub caught_up: Latency,
+}
+
+#[derive(Debug)]
+struct Device {
+    random: SmallRng,
+    /// When the next message is due, when it goes or comes, when it dials again, when it sends after a
+    /// refusal, and the earliest timer that is set.
+    due_us: u64,
+    move_us: u64,
+    dial_us: u64,
+    held_us: u64,
+    armed_us: u64,
+    /// Since when it has not been away on purpose.
+    here_since_us: u64,
+    /// Messages that had waited and have yet to come.
+    waiting: u64,
+    reads: VecDeque<(u64, u32, u64, MessageId)>,
+    failures: u32,
+    online: bool,
+    welcomed: bool,
+    away: bool,
+    slow: bool,
+    started: bool,
+    /// A connection was lost, and with it maybe a `read`.
+    disturbed: bool,
+}
+
+/// The users of a scenario.
+#[derive(Debug)]
+pub struct People {
+    /// What they went through.
+    pub latencies: Latencies,
+    /// The same since [`People::next_interval`].
+    pub interval: Latencies,
+    /// Codes of refusals, with counts.
+    pub refusals: BTreeMap<String, u64>,
+    /// Why connections ended that nobody here ended, with counts.
+    pub ends: BTreeMap<String, u64>,
+    pub(crate) checker: Checker,
+    scenario: Scenario,
+    names: Names,
+    dice: Dice,
+    devices: Vec<Device>,
+    rate_factor: f64,
+    settling: bool,
+    online: usize,
+}
+
+fn count(reasons: &mut BTreeMap<String, u64>, reason: &str) {
+    let known = reasons.contains_key(reason) || reasons.len() < REASONS_MAX;
+    let reason = if known { reason } else { "other" };
+    *reasons.entry(reason.to_owned()).or_default() += 1;
+}
+
+impl People {
+    /// The users of `scenario`, called by `names`.
+    pub fn new(scenario: &Scenario, names: &Names) -> Self {
+        let devices = u32::try_from(scenario.devices_total()).unwrap_or(u32::MAX);
+        let device = |index| {
+            let mut random = chance(scenario.seed, index);
+            let slow = random.random_bool(scenario.reading.slow_share);
+            let share = scenario
+                .presence
+                .map_or(1.0, |presence| presence.online_share);
+            Device {
+                due_us: NEVER,
+                move_us: NEVER,
+                dial_us: NEVER,
+                held_us: 0,
+                armed_us: NEVER,
+                here_since_us: 0,
+                waiting: 0,
+                reads: VecDeque::new(),
+                failures: 0,
+                online: false,
+                welcomed: false,
+                away: !random.random_bool(share),
+                slow,
+                started: false,
+                disturbed: false,
+                random,
+            }
+        };
+        Self {
+            latencies: Latencies::default(),
+            interval: Latencies::default(),
+            refusals: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            checker: Checker::new(names.clone(), devices as usize),
+            dice: Dice::new(scenario),
+            devices: (0..devices).map(device).collect(),
+            scenario: scenario.clone(),
+            names: names.clone(),
+            rate_factor: 1.0,
+            settling: false,
+            online: 0,
+        }
+    }
+
+    /// Devices that are signed in.
+    pub fn online(&self) -> usize {
+        self.online
+    }
+
+    /// Whether a device is signed in.
+    pub fn is_online(&self, device: u32) -> bool {
+        self.devices[device as usize].online
+    }
+
+    /// Whether everyone who is to be here at the beginning is.
+    pub fn assembled(&self) -> bool {
+        self.devices
+            .iter()
+            .all(|device| device.away || device.online)
+    }
+
+    /// Starts a new interval for [`People::interval`].
+    pub fn next_interval(&mut self) {
+        self.interval = Latencies::default();
+    }
+
+    pub(crate) fn set_rate_factor(&mut self, factor: f64) {
+        self.rate_factor = factor;
+    }
+
+    /// The device comes, when it is one of those who are here at the beginning.
+    pub(crate) fn assemble(&mut self, user: &mut User<'_>) {
+        if !self.devices[user.index() as usize].away {
+            user.connect();
+        }
+    }
+
+    /// A phase begins: messages by its rate, some connections cut.
+    pub(crate) fn begin(&mut self, user: &mut User<'_>, cut_share: f64, cut_s: f64) {
+        let now_us = user.now_us();
+        let device = &mut self.devices[user.index() as usize];
+        if !device.started {
+            device.started = true;
+            device.here_since_us = if device.away { NEVER } else { now_us };
+            self.plan_move(user);
+        }
+        let device = &mut self.devices[user.index() as usize];
+        if device.random.random_bool(cut_share) && user.is_open() {
+            user.leave(Leave::Cut);
+            self.gone(user);
+            let device = &mut self.devices[user.index() as usize];
+            device.disturbed = true;
+            device.dial_us = now_us + (cut_s * 1e6) as u64;
+        }
+        self.plan_send(user);
+        self.arm(user);
+    }
+
+    /// The end begins: nobody writes, everyone comes and stays.
+    pub(crate) fn settle(&mut self, user: &mut User<'_>) {
+        self.settling = true;
+        let device = &mut self.devices[user.index() as usize];
+        (device.due_us, device.move_us, device.away) = (NEVER, NEVER, false);
+        device.dial_us = NEVER;
+        user.connect();
+        self.say_reads(user, NEVER);
+    }
+
+    /// Says again what was read and may have been lost with a connection.
+    pub(crate) fn repeat_reads(&mut self, user: &mut User<'_>, from: u32) {
+        let own = self.names.user_of(user.index());
+        if let Some(id) = self.checker.read_said(own, from) {
+            user.read(from, id);
+        }
+    }
+
+    /// Whether a connection of this device was lost.
+    pub(crate) fn was_disturbed(&self, device: u32) -> bool {
+        self.devices[device as usize].disturbed
+    }
+
+    fn gone(&mut self, user: &mut User<'_>) {
+        let device = &mut self.devices[user.index() as usize];
+        if std::mem::take(&mut device.online) {
+            self.online -= 1;
+        }
+        device.waiting = 0;
+    }
+
+    fn plan_move(&mut self, user: &User<'_>) {
+        let device = &mut self.devices[user.index() as usize];
+        if let Some(presence) = self.scenario.presence.filter(|_| !self.settling) {
+            let mean_s = if device.away {
+                presence.offline_s
+            } else {
+                presence.online_s
+            };
+            device.move_us = user.now_us() + exponential_us(&mut device.random, mean_s);
+        }
+    }
+
+    /// When the next message is due. Exponential gaps have no memory, so it may be planned anew.
+    fn plan_send(&mut self, user: &mut User<'_>) {
+        let index = user.index();
+        let device = &mut self.devices[index as usize];
+        device.due_us = NEVER;
+        let writes = self.dice.writes(self.names.user_of(index));
+        let Some(traffic) = self.scenario.traffic.as_ref().filter(|_| writes) else {
+            return;
+        };
+        if device.away || self.settling {
+            return;
+        }
+        let Some(rate) = traffic.rate_per_s else {
+            device.due_us = user.now_us();
+            return;
+        };
+        let rate = rate * self.rate_factor;
+        if rate > 0.0 {
+            device.due_us = user.now_us() + gap_us(&mut device.random, rate, traffic.burst);
+        }
+    }
+
+    /// Sends what is due, as far as the protocol allows.
+    fn send_due(&mut self, user: &mut User<'_>) -> Result<(), String> {
+        let Some(traffic) = &self.scenario.traffic else {
+            return Ok(());
+        };
+        let own = self.names.user_of(user.index());
+        let now_us = user.now_us();
+        let device = &mut self.devices[user.index() as usize];
+        let window = traffic.window.unwrap_or(usize::MAX);
+        while device.due_us <= now_us
+            && device.held_us <= now_us
+            && user.may_send()
+            && user.unanswered() < window
+        {
+            let to = self.dice.contact(own, &mut device.random);
+            let bytes = self.dice.body_bytes(&mut device.random);
+            let at_us = match traffic.rate_per_s {
+                Some(_) => device.due_us,
+                None => now_us,
+            };
+            let number = self.checker.sending(user.index(), to);
+            user.send(to, number, at_us, bytes)?;
+            if let Some(rate) = traffic.rate_per_s {
+                let rate = rate * self.rate_factor;
+                device.due_us = match rate > 0.0 {
+                    true => at_us + gap_us(&mut device.random, rate, traffic.burst),
+                    false => NEVER,
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn say_reads(&mut self, user: &mut User<'_>, upto_us: u64) {
+        let own = self.names.user_of(user.index());
+        let device = &mut self.devices[user.index() as usize];
+        while let Some(&(due_us, from, seq, id)) = device.reads.front() {
+            if due_us > upto_us || !user.is_open() {
+                break;
+            }
+            device.reads.pop_front();
+            // A read is not ahead of what was acknowledged.
+            user.ack_now();
+            user.read(from, id);
+            self.checker.reading(own, from, seq, id);
+        }
+    }
+
+    fn come_or_go(&mut self, user: &mut User<'_>) {
+        let device = &mut self.devices[user.index() as usize];
+        if device.away {
+            device.away = false;
+            user.connect();
+        } else if user.is_open() {
+            device.away = true;
+            device.here_since_us = NEVER;
+            let vanish = self.scenario.presence.is_some_and(|p| p.end == End::Vanish);
+            user.leave(if vanish { Leave::Vanish } else { Leave::Cut });
+            // What it said last may not have arrived.
+            device.disturbed = true;
+            self.gone(user);
+            self.plan_send(user);
+        }
+        self.plan_move(user);
+    }
+
+    fn arm(&mut self, user: &mut User<'_>) {
+        let now_us = user.now_us();
+        let device = &mut self.devices[user.index() as usize];
+        // What is due and cannot be sent waits for an answer or a connection, not for the clock.
+        let due_us = device.due_us.max(device.held_us);
+        let due_us = if due_us > now_us { due_us } else { NEVER };
+        let read_us = device.reads.front().map_or(NEVER, |read| read.0);
+        let read_us = if user.is_open() { read_us } else { NEVER };
+        let next_us = due_us.min(device.move_us).min(device.dial_us).min(read_us);
+        if next_us < device.armed_us {
+            device.armed_us = next_us;
+            user.wake_at(next_us);
+        }
+    }
+}
+
+/// Time to the next message at `rate` a second on average, when on average `burst` come in a row.
+fn gap_us(random: &mut SmallRng, rate: f64, burst: f64) -> u64 {
+    let within_s = 0.2 / rate;
+    if random.random_bool(1.0 - 1.0 / burst) {
+        return exponential_us(random, within_s);
+    }
+    exponential_us(random, burst / rate - (burst - 1.0) * within_s)
+}
+
+impl Behaviour for People {
+    fn on_welcome(&mut self, user: &mut User<'_>, pending: u64) -> Result<(), String> {
+        let took_us = user.now_us().saturating_sub(user.connect_from_us());
+        self.latencies.welcome.record_us(took_us);
+        self.interval.welcome.record_us(took_us);
+        self.online += 1;
+        let device = &mut self.devices[user.index() as usize];
+        device.online = true;
+        device.failures = 0;
+        device.waiting = pending;
+        if std::mem::replace(&mut device.welcomed, true) && pending == 0 {
+            self.latencies.caught_up.record_us(took_us);
+        }
+        if device.started && device.here_since_us == NEVER {
+            device.here_since_us = user.now_us();
+            self.plan_send(user);
+        }
+        if self.settling {
+            self.say_reads(user, NEVER);
+        }
+        self.on_timer(user)
+    }
+
+    fn on_message(&mut self, user: &mut User<'_>, message: &Incoming<'_>) -> Result<(), String> {
+        let now_us = user.now_us();
+        self.checker.tick(now_us);
+        let mark = self.checker.delivered(user.index(), message);
+        let device = &mut self.devices[user.index() as usize];
+        if device.waiting > 0 {
+            device.waiting -= 1;
+            if device.waiting == 0 {
+                let took_us = now_us.saturating_sub(user.connect_from_us());
+                self.latencies.caught_up.record_us(took_us);
+            }
+        }
+        let Some(mark) = mark else {
+            return Ok(());
+        };
+        if !device.slow && mark.at_us >= device.here_since_us {
+            let took_us = now_us.saturating_sub(mark.at_us);
+            self.latencies.delivered.record_us(took_us);
+            self.interval.delivered.record_us(took_us);
+        }
+        if device.slow && self.scenario.reading.pause_ms > 0 && !self.settling {
+            user.pause_until(now_us + self.scenario.reading.pause_ms * 1000);
+        }
+        if let Some(after_ms) = self.scenario.reading.after_ms
+            && message.to.is_empty()
+            && let Some(from) = self.names.index(user_and_device(message.from).0)
+        {
+            let due_us = if self.settling {
+                now_us
+            } else {
+                now_us + after_ms * 1000
+            };
+            if device.reads.len() == READS_MAX {
+                device.reads.pop_front();
+            }
+            device
+                .reads
+                .push_back((due_us, from, message.seq, message.id));
+            self.arm(user);
+        }
+        Ok(())
+    }
+
+    fn on_accepted(&mut self, user: &mut User<'_>, sent: &Sent) -> Result<(), String> {
+        let took_us = user.now_us().saturating_sub(sent.at_us);
+        self.latencies.accepted.record_us(took_us);
+        self.interval.accepted.record_us(took_us);
+        self.checker.accepted(user.index(), sent.to, sent.number);
+        if self.devices[user.index() as usize].due_us <= user.now_us() {
+            self.send_due(user)?;
+            self.arm(user);
+        }
+        Ok(())
+    }
+
+    fn on_receipt(&mut self, user: &mut User<'_>, receipt: &Receipt) -> Result<(), String> {
+        self.checker.tick(user.now_us());
+        self.checker.receipt(user.index(), receipt);
+        Ok(())
+    }
+
+    fn on_timer(&mut self, user: &mut User<'_>) -> Result<(), String> {
+        let now_us = user.now_us();
+        let device = &mut self.devices[user.index() as usize];
+        if device.armed_us <= now_us {
+            device.armed_us = NEVER;
+        }
+        if device.dial_us <= now_us {
+            device.dial_us = NEVER;
+            user.connect();
+        }
+        if device.move_us <= now_us {
+            self.come_or_go(user);
+        }
+        self.say_reads(user, now_us);
+        self.send_due(user)?;
+        self.arm(user);
+        Ok(())
+    }
+
+    fn on_refused(&mut self, user: &mut User<'_>, refused: &Refused<'_>) -> Result<(), String> {
+        count(&mut self.refusals, refused.code);
+        if let Some(sent) = refused.sent {
+            self.checker.refused(user.index(), sent.to, sent.number);
+            let device = &mut self.devices[user.index() as usize];
+            let wait_ms = refused.retry_after_ms.unwrap_or(1000);
+            device.held_us = user.now_us() + wait_ms * 1000;
+            self.arm(user);
+        }
+        Ok(())
+    }
+
+    fn on_end(&mut self, user: &mut User<'_>, why: &str) -> Result<(), String> {
+        count(&mut self.ends, why);
+        self.gone(user);
+        let device = &mut self.devices[user.index() as usize];
+        device.disturbed = true;
+        if FINAL_REASONS.iter().any(|reason| why.contains(reason)) {
+            return Ok(());
+        }
+        // As docs/protocol.md has it, section 11.
+        let most_us = (500_000_u64 << device.failures.min(7)).min(60_000_000);
+        device.failures += 1;
+        device.dial_us = user.now_us() + device.random.random_range(0..=most_us);
+        self.arm(user);
+        Ok(())
+    }
+
+    fn on_redelivered(&mut self, _: &mut User<'_>, _: &Incoming<'_>) {
+        self.checker.redelivered();
+    }
+
+    fn on_breach(&mut self, user: &mut User<'_>, breach: &Breach<'_>) -> Result<(), String> {
+        self.checker.tick(user.now_us());
+        self.checker.breach(user.index(), breach);
+        Ok(())
+    }
+}
