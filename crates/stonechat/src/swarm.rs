@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use stonechat_gateway::admin::Secret;
-use stonechat_swarm::{Admin, Outcome, READY, Scenario, ScenarioError, SwarmError};
+use stonechat_swarm::{Admin, Outcome, READY, Scenario, ScenarioError, SwarmError, Target};
 
 use crate::cli::{ConfigArgs, SwarmArgs, SwarmCommand};
 use crate::commands::print;
@@ -71,7 +71,7 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
     eprintln!("creating {users} users, {prefix}0 and so on");
     let roster = admin.create((&prefix, DEVICE), users, users)?;
     let roster = roster.devices(scenario.devices);
-    let summary = stonechat_swarm::run(&scenario, roster, server, &mut |progress| {
+    let summary = stonechat_swarm::run(&scenario, roster, Target::new(server), &mut |progress| {
         eprintln!("{progress}");
     })?;
     if swarm.json {
@@ -95,7 +95,7 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
         )),
         Outcome::Incomplete => Err(Failure::new(
             Exit::Unavailable,
-            "not everything could be checked: some devices could not be reached at the end",
+            "not everything could be checked: nothing was accepted, or devices could not be reached",
         )),
     }
 }

@@ -54,7 +54,7 @@ pub use mark::{MARK_BYTES_MIN, Mark};
 pub use pairs::{PairUser, Pairs};
 pub use people::{Latencies, People};
 pub use roster::{Names, Roster};
-pub use run::run;
+pub use run::{Target, run};
 pub use scenario::{
     BodyBytes, Contacts, End, Phase, Presence, READY, Reading, ReadyScenario, Scenario,
     ScenarioError, Traffic,

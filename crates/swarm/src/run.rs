@@ -8,13 +8,11 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::people::People;
 use crate::scenario::Phase;
 use crate::summary::{LatencySummary, Percentiles, Progress, Summary};
-use crate::{Engine, Options, Roster, Scenario, SwarmError};
+use crate::{Engine, Options, Outcome, Roster, Scenario, SwarmError};
 
 /// To sign in all who are there at the beginning: so long, and so long more for each.
 const ASSEMBLE_WITHIN: Duration = Duration::from_secs(60);
 const ASSEMBLE_EACH: Duration = Duration::from_millis(5);
-/// Settling is given up when so long nothing more has come.
-const SETTLE_STILL: Duration = Duration::from_secs(20);
 /// `read`s that may have been lost are said again when so long nothing more has come.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// At the end it listens a little longer, for what should not come.
@@ -29,6 +27,25 @@ fn cpu() -> Duration {
     let used = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(used.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(used.tv_nsec).unwrap_or(0))
+}
+
+/// What a run is pointed at.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Where the server listens.
+    pub server: SocketAddr,
+    /// Settling is given up when so long nothing more has come.
+    pub settle_still: Duration,
+}
+
+impl Target {
+    /// A server, with the patience it deserves.
+    pub fn new(server: SocketAddr) -> Self {
+        Self {
+            server,
+            settle_still: Duration::from_secs(20),
+        }
+    }
 }
 
 struct Run<'a> {
@@ -52,7 +69,7 @@ struct Run<'a> {
 pub fn run(
     scenario: &Scenario,
     roster: Roster,
-    server: SocketAddr,
+    target: Target,
     progress: &mut dyn FnMut(&Progress<'_>),
 ) -> Result<Summary, SwarmError> {
     let people = People::new(scenario, roster.names());
@@ -60,7 +77,7 @@ pub fn run(
     let now = Instant::now();
     let cpu_before = cpu();
     let mut run = Run {
-        engine: Engine::new(roster, Options::new(server))?,
+        engine: Engine::new(roster, Options::new(target.server))?,
         people,
         devices,
         began: now,
@@ -90,11 +107,17 @@ pub fn run(
     }
     let (busy_s, lines) = (run.busy_s, run.lines);
     let settling = Instant::now();
-    run.settle()?;
+    run.settle(target.settle_still)?;
     let people = run.people;
     let reached: Vec<bool> = (0..devices)
         .map(|device| people.is_online(device))
         .collect();
+    let mut verdict = people.checker.verdict(|device| reached[device as usize]);
+    // A run in which nothing happened proves nothing.
+    let idle = scenario.traffic.is_some() && verdict.totals.accepted == 0;
+    if idle && verdict.outcome == Outcome::Clean {
+        verdict.outcome = Outcome::Incomplete;
+    }
     Ok(Summary {
         seed: scenario.seed,
         users: scenario.users,
@@ -115,7 +138,7 @@ pub fn run(
         cpu_share_max: run.cpu_share_max,
         // More than a tenth of the time: what was measured then is the swarm.
         swarm_is_bottleneck: busy_s > 0 && busy_s * 10 > lines,
-        verdict: people.checker.verdict(|device| reached[device as usize]),
+        verdict,
     })
 }
 
@@ -147,8 +170,7 @@ impl Run<'_> {
         let (cut_share, cut_s) = (phase.cut_share, phase.cut_s);
         self.engine
             .each(0..self.devices, &mut self.people, |people, user| {
-                people.begin(user, cut_share, cut_s);
-                Ok(())
+                people.begin(user, cut_share, cut_s)
             })?;
         while Instant::now() < until {
             self.slice(&phase.name, until)?;
@@ -157,7 +179,7 @@ impl Run<'_> {
     }
 
     /// Until everything has come that was accepted, or nothing comes any more.
-    fn settle(&mut self) -> Result<(), SwarmError> {
+    fn settle(&mut self, still: Duration) -> Result<(), SwarmError> {
         self.engine
             .each(0..self.devices, &mut self.people, |people, user| {
                 people.settle(user);
@@ -178,7 +200,7 @@ impl Run<'_> {
             }
             if left < least {
                 (least, since) = (left, Instant::now());
-            } else if since.elapsed() > SETTLE_STILL {
+            } else if since.elapsed() > still {
                 return Ok(());
             } else if since.elapsed() > REPEAT_AFTER && offline == 0 && !repeated {
                 repeated = true;

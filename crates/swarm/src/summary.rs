@@ -219,8 +219,8 @@ impl fmt::Display for Summary {
             }
             Outcome::Incomplete => writeln!(
                 f,
-                "verdict: INCOMPLETE: {} devices could not be reached at the end, {} sends are in doubt",
-                self.verdict.devices_unreached, self.verdict.sends_in_doubt
+                "verdict: INCOMPLETE: {} accepted, {} devices could not be reached at the end, {} sends are in doubt",
+                totals.accepted, self.verdict.devices_unreached, self.verdict.sends_in_doubt
             ),
         }
     }

@@ -24,6 +24,7 @@ mod sign_in;
 mod slow_reader;
 mod soak;
 mod storage;
+mod swarm;
 mod tls;
 mod tokens;
 mod ttl;

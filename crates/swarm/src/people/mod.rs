@@ -2,7 +2,7 @@
 //!
 //! A message that is due while the connection is lost is sent when it is back, and its latency counts
 //! from when it was due. Who is away on purpose writes nothing, and what others wrote to it meanwhile
-//! does not count towards the time from send to delivery; nor does what slow readers get.
+//! does not count towards the time from send to delivery; nor does what slow readers get or send.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -173,7 +173,15 @@ impl People {
     }
 
     /// A phase begins: messages by its rate, some connections cut.
-    pub(crate) fn begin(&mut self, user: &mut User<'_>, cut_share: f64, cut_s: f64) {
+    ///
+    /// # Errors
+    /// When a message cannot be sent.
+    pub(crate) fn begin(
+        &mut self,
+        user: &mut User<'_>,
+        cut_share: f64,
+        cut_s: f64,
+    ) -> Result<(), String> {
         let now_us = user.now_us();
         let device = &mut self.devices[user.index() as usize];
         if !device.started {
@@ -190,7 +198,9 @@ impl People {
             device.dial_us = now_us + (cut_s * 1e6) as u64;
         }
         self.plan_send(user);
+        self.send_due(user)?;
         self.arm(user);
+        Ok(())
     }
 
     /// The end begins: nobody writes, everyone comes and stays.
@@ -416,11 +426,14 @@ impl Behaviour for People {
     }
 
     fn on_accepted(&mut self, user: &mut User<'_>, sent: &Sent) -> Result<(), String> {
-        let took_us = user.now_us().saturating_sub(sent.at_us);
-        self.latencies.accepted.record_us(took_us);
-        self.interval.accepted.record_us(took_us);
         self.checker.accepted(user.index(), sent.to, sent.number);
-        if self.devices[user.index() as usize].due_us <= user.now_us() {
+        let device = &self.devices[user.index() as usize];
+        if !device.slow {
+            let took_us = user.now_us().saturating_sub(sent.at_us);
+            self.latencies.accepted.record_us(took_us);
+            self.interval.accepted.record_us(took_us);
+        }
+        if device.due_us <= user.now_us() {
             self.send_due(user)?;
             self.arm(user);
         }

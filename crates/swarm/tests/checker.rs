@@ -1,0 +1,270 @@
+//! A whole run against a relay that breaks its word once, in a way of the test's choosing: the verdict
+//! must name it. And one against a relay that keeps it, so that the others prove something.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use stonechat_swarm::{
+    ACCEPT, Kind, Outcome, Roster, Scenario, Summary, Target, opcode, read_header, run,
+    write_header,
+};
+
+/// What goes wrong with the sixth message to user 1, and only with that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    Drop,
+    DoubleUnderAnotherSeq,
+    DoubleOnTheWire,
+    Reorder,
+    Corrupt,
+    Invent,
+    Misattribute,
+    NoReceipts,
+    ReceiptAhead,
+    AcceptedTwice,
+}
+
+const UNLUCKY: usize = 5;
+
+/// Two users, one connection each.
+struct Relay {
+    fault: Fault,
+    streams: [Option<TcpStream>; 2],
+    seqs: [u64; 2],
+    /// Of each mailbox the messages in it, and how many came for it.
+    mailboxes: [Vec<(u64, String)>; 2],
+    came: [usize; 2],
+    held: Option<Value>,
+    revs: [u64; 2],
+}
+
+impl Relay {
+    fn say(&mut self, user: usize, frame: &Value) {
+        let text = frame.to_string();
+        let mut out = Vec::new();
+        write_header(&mut out, opcode::TEXT, text.len());
+        out.extend_from_slice(text.as_bytes());
+        let stream = self.streams[user].as_mut().expect("signed in");
+        // The run may be over already.
+        let _ = stream.write_all(&out);
+    }
+
+    fn deliver(&mut self, to: usize, mut message: Value) {
+        self.seqs[to] += 1;
+        message["seq"] = json!(self.seqs[to]);
+        let id = message["id"].as_str().expect("an id").to_owned();
+        self.mailboxes[to].push((self.seqs[to], id));
+        self.say(to, &message);
+    }
+
+    fn send(&mut self, by: usize, send: &Value) {
+        let to = 1 - by;
+        let accepted = json!({"type": "accepted", "id": send["id"], "ts_ms": 1});
+        self.say(by, &accepted);
+        let mut message = json!({
+            "type": "message", "seq": 0, "id": send["id"], "ts_ms": 1, "body": send["body"],
+            "from": {"user": format!("u{by}"), "device": "d"},
+        });
+        let unlucky = to == 1 && self.came[to] == UNLUCKY;
+        self.came[to] += 1;
+        let fault = if unlucky { self.fault } else { Fault::None };
+        match fault {
+            Fault::Drop => return,
+            Fault::Reorder => {
+                self.held = Some(message);
+                return;
+            }
+            Fault::Corrupt => {
+                let body = message["body"]
+                    .as_str()
+                    .expect("text")
+                    .replacen('.', ",", 1);
+                message["body"] = json!(body);
+            }
+            Fault::Misattribute => message["from"]["user"] = json!("u1"),
+            Fault::Invent => {
+                let mut invented = message.clone();
+                invented["body"] = json!("nobody wrote this");
+                self.deliver(to, invented);
+            }
+            Fault::DoubleUnderAnotherSeq => self.deliver(to, message.clone()),
+            Fault::AcceptedTwice => self.say(by, &accepted),
+            _ => {}
+        }
+        self.deliver(to, message.clone());
+        if fault == Fault::DoubleOnTheWire {
+            message["seq"] = json!(self.seqs[to]);
+            self.say(to, &message);
+        }
+        if to == 1
+            && let Some(held) = self.held.take()
+        {
+            self.deliver(to, held);
+        }
+    }
+
+    fn ack(&mut self, by: usize, seq: u64) {
+        let known = self.mailboxes[by].iter().rfind(|(at, _)| *at <= seq);
+        let Some(id) = known.map(|(_, id)| id.clone()) else {
+            return;
+        };
+        let sender = 1 - by;
+        let id = match self.fault {
+            Fault::NoReceipts if by == 1 => return,
+            Fault::ReceiptAhead if by == 1 => format!("ffffffff{}", &id[8..]),
+            _ => id,
+        };
+        self.revs[sender] += 1;
+        let receipt = json!({
+            "type": "receipt", "rev": self.revs[sender], "with": format!("u{by}"),
+            "delivered": id, "read": null, "ts_ms": 1,
+        });
+        self.say(sender, &receipt);
+    }
+}
+
+/// One connection, until the engine closes it. The first bytes are the upgrade.
+fn serve(relay: &Mutex<Relay>, mut stream: TcpStream) {
+    let mut bytes = Vec::new();
+    let mut user = None;
+    let mut upgraded = false;
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        bytes.extend_from_slice(&buffer[..read]);
+        if !upgraded {
+            if !bytes.ends_with(b"\r\n\r\n") {
+                continue;
+            }
+            bytes.clear();
+            upgraded = true;
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).expect("open");
+        }
+        while let Some(header) = read_header(&bytes) {
+            let end = header.head_bytes + header.payload_bytes;
+            if bytes.len() < end {
+                break;
+            }
+            let frame: Value =
+                serde_json::from_slice(&bytes[header.head_bytes..end]).expect("JSON");
+            bytes.drain(..end);
+            let mut relay = relay.lock().expect("no panics");
+            if frame["type"] == "hello" {
+                let place = usize::from(frame["token"] == "1");
+                user = Some(place);
+                relay.streams[place] = Some(stream.try_clone().expect("a second handle"));
+                relay.say(
+                    place,
+                    &json!({
+                        "type": "welcome", "heartbeat_ms": 30000, "pending": 0,
+                        "limits": {"unacked_max": 8},
+                    }),
+                );
+                continue;
+            }
+            let place = user.expect("hello comes first");
+            if let Some(seq) = frame["ack"].as_u64() {
+                relay.ack(place, seq);
+            }
+            match frame["type"].as_str() {
+                Some("ack") => relay.ack(place, frame["seq"].as_u64().expect("a seq")),
+                Some("send") => relay.send(place, &frame),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn relay(fault: Fault) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let relay = Arc::new(Mutex::new(Relay {
+        fault,
+        streams: [None, None],
+        seqs: [0; 2],
+        mailboxes: [Vec::new(), Vec::new()],
+        came: [0; 2],
+        held: None,
+        revs: [0; 2],
+    }));
+    std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (stream, _) = listener.accept().expect("the engine connects");
+            let relay = Arc::clone(&relay);
+            std::thread::spawn(move || serve(&relay, stream));
+        }
+    });
+    address
+}
+
+fn judged(fault: Fault) -> Summary {
+    let text = r#"
+        about = "a test"
+        users = 2
+        duration_s = 0.4
+        [traffic]
+        rate_per_s = 50
+        contacts = { kind = "pairs" }
+        body_bytes = { kind = "fixed", bytes = 80 }
+    "#;
+    let scenario = Scenario::parse("test", text).expect("sound");
+    let roster = Roster::new("u", "d", ["0".to_owned(), "1".to_owned()]);
+    let target = Target {
+        server: relay(fault),
+        settle_still: Duration::from_secs(2),
+    };
+    run(&scenario, roster, target, &mut |_| {}).expect("the run comes to its end")
+}
+
+#[test]
+fn a_relay_that_keeps_its_word_is_clean() {
+    let summary = judged(Fault::None);
+    let verdict = &summary.verdict;
+    assert_eq!(verdict.outcome, Outcome::Clean, "{summary}");
+    assert!(verdict.totals.accepted > 2 * UNLUCKY as u64, "{summary}");
+    assert_eq!(verdict.totals.delivered, verdict.totals.accepted);
+}
+
+#[test]
+fn each_breach_is_caught_and_named() {
+    let cases = [
+        (Fault::Drop, Kind::Lost),
+        (Fault::DoubleUnderAnotherSeq, Kind::Doubled),
+        (Fault::DoubleOnTheWire, Kind::Seq),
+        (Fault::Reorder, Kind::OutOfOrder),
+        (Fault::Corrupt, Kind::Damaged),
+        (Fault::Misattribute, Kind::Damaged),
+        (Fault::Invent, Kind::Phantom),
+        (Fault::NoReceipts, Kind::ReceiptMissing),
+        (Fault::ReceiptAhead, Kind::Receipt),
+        (Fault::AcceptedTwice, Kind::Answer),
+    ];
+    // They mostly wait, so they do it beside each other.
+    let runs = cases.map(|(fault, kind)| (fault, kind, std::thread::spawn(move || judged(fault))));
+    for (fault, kind, run) in runs {
+        let summary = run.join().expect("the run comes to its end");
+        let verdict = &summary.verdict;
+        assert_eq!(verdict.outcome, Outcome::Broken, "{fault:?}: {summary}");
+        let found = verdict.violations.first.iter().find(|v| v.kind == kind);
+        let found = found.unwrap_or_else(|| panic!("{fault:?}: {summary}"));
+        let (user, number) = match fault {
+            Fault::NoReceipts | Fault::ReceiptAhead | Fault::AcceptedTwice => ("u0", None),
+            Fault::Drop | Fault::DoubleOnTheWire | Fault::Invent => ("u1", None),
+            _ => ("u1", Some(UNLUCKY as u64)),
+        };
+        assert_eq!(
+            (found.user.as_str(), found.number),
+            (user, number),
+            "{found}"
+        );
+        if fault == Fault::Drop {
+            assert!(found.what.ends_with("numbers 5"), "{found}");
+        }
+    }
+}
