@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     let server = Server::start(common, dir.path(), &[])?;
     let base = Usage::own()?;
     let began = Instant::now();
-    let roster = super::users::create(&server.admin, users, users)?;
+    let roster = users::create(&server.admin, users, users)?;
     report.figure(
         "users created by the admin API",
         users as f64 / began.elapsed().as_secs_f64(),

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     let dir = server::work_dir(common)?;
     let users = args.pairs * 2;
     let server = Server::start(common, dir.path(), &[])?;
-    let roster = super::users::create(&server.admin, users, users)?;
+    let roster = users::create(&server.admin, users, users)?;
     let rate = match args.rate {
         Some(rate) => rate,
         None => {

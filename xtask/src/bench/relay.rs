@@ -192,7 +192,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
 
     let users = args.pairs * 2;
     let server = Server::start(common, dir.path(), &[])?;
-    let roster = super::users::create(&server.admin, users, users)?;
+    let roster = users::create(&server.admin, users, users)?;
     let mut ours = Side::new(
         roster,
         Options::new(server.listen),

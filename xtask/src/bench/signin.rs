@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     let server = Server::start(common, dir.path(), &settings)?;
     let users = args.sign_ins;
     let all = 0..u32::try_from(users)?;
-    let roster = super::users::create(&server.admin, users, users)?;
+    let roster = users::create(&server.admin, users, users)?;
     let mut engine = Engine::new(roster, Options::new(server.listen))?;
     let (floor, listen) = server::floor(users)?;
     let options = Options {
