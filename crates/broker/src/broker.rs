@@ -29,7 +29,7 @@ const ATTACH_DEADLINE: Duration = Duration::from_secs(10);
 const INPUT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a notice that a connection is gone may wait.
 const GONE_DEADLINE: Duration = Duration::from_secs(60);
-/// Batches of commits that may wait for an offline queue, and acknowledgements beside them.
+/// Acknowledgements, reads and marks that may wait for an offline queue.
 const QUEUE_INBOX: u32 = 65_536;
 /// Sessions that may be ending while as many as allowed are alive.
 const SESSIONS_ENDING_MAX: usize = 65_536;
