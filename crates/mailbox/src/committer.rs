@@ -247,7 +247,7 @@ impl Committer {
             .writer
             .age()
             .is_some_and(|age| age >= config.segment_age_max);
-        if self.writer.age().is_some() && (full || old) {
+        if self.writer.age().is_some() && (full || old || self.writer.is_outdone()) {
             self.writer.rotate().map_err(|error| self.failed(error))?;
         }
         match self.writer.write(&mut self.buffer, records) {
@@ -265,6 +265,7 @@ impl Committer {
             WriteError::Undone(error) => {
                 tracing::error!(%error, "cannot write to the journal; accepting nothing until the disk has room");
                 if self.core.set_unavailable(Unavailable::DiskFull) {
+                    self.core.spare.give_up();
                     self.reserve.give_up();
                 }
                 Unavailable::DiskFull

@@ -21,6 +21,10 @@ pub struct StoreConfig {
     /// A journal segment is closed when its first batch is older than this, milliseconds.
     #[serde(rename = "segment_age_ms_max", with = "millis")]
     pub segment_age_max: Duration,
+    /// Once a segment holds this, the file of the next one is filled with zeros beforehand, which
+    /// halves what a sync costs on ext4 and XFS; 0: never, as is right on file systems that
+    /// write nothing in place (btrfs, ZFS), bytes.
+    pub prepare_from_bytes: u64,
     /// Senders wait while the journal takes more than this on disk, bytes.
     /// At least four times `segment_bytes_max`.
     pub journal_bytes_max: u64,
@@ -84,6 +88,7 @@ impl Default for StoreConfig {
             dir: PathBuf::from("stonechat-data"),
             segment_bytes_max: 64 << 20,
             segment_age_max: Duration::from_secs(60),
+            prepare_from_bytes: 1 << 20,
             journal_bytes_max: 2 << 30,
             recent_bytes_max: 128 << 20,
             migrate_after: Duration::from_secs(5),

@@ -5,6 +5,7 @@
 //! MANIFEST             format and the database in use; replaced in one step
 //! reserve              disk space set aside
 //! journal/*.log        segments
+//! journal/next.zeros   a segment's file being prepared
 //! sled-<number>/       the database; others are left over from a compaction
 //! ```
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::api::StoreError;
 use crate::files::{create_dir, io_error, remove_dir, replace};
-use crate::journal::FORMAT;
+use crate::journal::{FORMAT, UNNAMED};
 
 pub(crate) const JOURNAL_DIR: &str = "journal";
 pub(crate) const RESERVE_FILE: &str = "reserve";
@@ -107,8 +108,13 @@ impl Layout {
         self.remove_leftovers()
     }
 
-    /// Removes databases that are not in use: a compaction was interrupted.
+    /// Removes databases that are not in use (a compaction was interrupted), and the file that
+    /// was being prepared for the journal.
     pub(crate) fn remove_leftovers(&self) -> Result<(), StoreError> {
+        let unnamed = self.journal().join(UNNAMED);
+        if unnamed.exists() {
+            fs::remove_file(&unnamed).map_err(io_error("removing", unnamed))?;
+        }
         let current = self.database();
         let entries = fs::read_dir(&self.dir).map_err(io_error("listing", &self.dir))?;
         for entry in entries {

@@ -16,7 +16,7 @@ use crate::api::{CommitSink, StoreError, Unavailable};
 use crate::committer::Committer;
 use crate::config::StoreConfig;
 use crate::journal::segment::SegmentTable;
-use crate::journal::{JournalWriter, scan};
+use crate::journal::{JournalWriter, PrepareLimits, Spare, scan};
 use crate::layout::Layout;
 use crate::queue::Job;
 use crate::recover::{self, Recovery};
@@ -32,6 +32,7 @@ use crate::{checkpoint, dead, housekeeper, migrate};
 pub(crate) struct Threads {
     committer: JoinHandle<()>,
     housekeeper: JoinHandle<()>,
+    preparer: JoinHandle<()>,
     layout: Layout,
 }
 
@@ -50,7 +51,9 @@ impl JournalStore {
         let first = database.number(checkpoint::FIRST_SEGMENT)?;
         let position = database.number(checkpoint::POSITION)?;
         let table = Arc::new(SegmentTable::default());
-        let core = Arc::new(Core::new(config, epoch, database, Arc::clone(&table)));
+        let spare = Arc::new(Spare::new(layout.journal()));
+        let core = Core::new(config, epoch, database, Arc::clone(&table), spare);
+        let core = Arc::new(core);
         let database = core.database()?;
         count_stored(&core, &database)?;
 
@@ -66,7 +69,13 @@ impl JournalStore {
         core.recovered();
 
         let faults = core.config.faults.clone();
-        let writer = JournalWriter::start(layout.journal(), header, table, faults.clone())?;
+        let limits = PrepareLimits {
+            from_bytes: core.config.prepare_from_bytes,
+            bytes_max: core.config.segment_bytes_max,
+        };
+        let spare = Arc::clone(&core.spare);
+        let dir = layout.journal();
+        let writer = JournalWriter::start(dir, header, table, faults.clone(), spare, limits)?;
         core.applied.store(writer.end(), Ordering::Release);
         database.set_number("epoch", epoch)?;
         if first == 0 {
@@ -95,9 +104,14 @@ impl JournalStore {
         let keeper = Arc::clone(&core);
         let housekeeper = spawn("store-keep", move || housekeeper::run(&keeper))?;
         core.upkeep.poke();
+        let room = Arc::clone(&core);
+        let preparer = spawn("store-prepare", move || {
+            room.spare.run(|bytes| room.has_room_beyond(bytes));
+        })?;
         let threads = Threads {
             committer,
             housekeeper,
+            preparer,
             layout,
         };
         Ok(Arc::new(Self {
@@ -136,9 +150,11 @@ impl JournalStore {
         self.core.abandoned.store(true, Ordering::Release);
         self.core.queue.wake();
         self.core.upkeep.stop();
+        self.core.spare.end(true);
         if let Some(threads) = threads {
             join(threads.committer);
             join(threads.housekeeper);
+            join(threads.preparer);
             self.workers.stop();
             crate::files::copy_dir(&self.core.config.dir, image)?;
         }
@@ -188,6 +204,8 @@ pub(crate) fn close(core: &Core, workers: &Workers, threads: Threads) -> Result<
     };
     let closed = housekeeper::ask(core, Job::Close);
     join(threads.committer);
+    core.spare.end(false);
+    join(threads.preparer);
     core.drop_database();
     drop(threads.layout);
     written.and(closed)

@@ -444,6 +444,9 @@ pub(crate) fn tidy(core: &Core, layout: &Layout, end: &ScanEnd) -> Result<Header
                 .map_err(io_error("cutting", &torn.path))?;
         }
     }
+    if let Some(path) = &end.prepared {
+        fs::remove_file(path).map_err(io_error("removing", path))?;
+    }
     for number in &end.outdated {
         let path = segment::path(&dir, *number);
         fs::remove_file(&path).map_err(io_error("removing", &path))?;

@@ -21,6 +21,7 @@ use crate::config::StoreConfig;
 use crate::expire;
 use crate::files::free_bytes;
 use crate::housekeeper::Upkeep;
+use crate::journal::Spare;
 use crate::journal::segment::SegmentTable;
 use crate::mailbox::{Freed, Mailbox, State};
 use crate::queue::CommitQueue;
@@ -66,6 +67,7 @@ pub(crate) struct Core {
     pub(crate) queue: CommitQueue,
     pub(crate) upkeep: Upkeep,
     pub(crate) table: Arc<SegmentTable>,
+    pub(crate) spare: Arc<Spare>,
     /// Every record below this position is reflected in memory.
     pub(crate) applied: AtomicU64,
     database: ArcSwapOption<Database>,
@@ -98,6 +100,7 @@ impl Core {
         epoch: u64,
         database: Database,
         table: Arc<SegmentTable>,
+        spare: Arc<Spare>,
     ) -> Self {
         Self {
             config,
@@ -111,6 +114,7 @@ impl Core {
             queue: CommitQueue::default(),
             upkeep: Upkeep::default(),
             table,
+            spare,
             applied: AtomicU64::new(0),
             database: ArcSwapOption::from_pointee(database),
             maintenance: Mutex::new(()),
@@ -183,6 +187,11 @@ impl Core {
         bytes == 0 || free_bytes(&self.config.dir).map_or(true, |free| free >= bytes)
     }
 
+    /// Whether so many bytes may be used for what is only a convenience.
+    pub(crate) fn has_room_beyond(&self, bytes: u64) -> bool {
+        self.unavailable().is_none() && self.has_free(bytes + 2 * self.config.headroom_bytes)
+    }
+
     /// Stops accepting before the database meets a full disk, which it does not survive.
     pub(crate) fn check_headroom(&self) -> Result<(), StoreError> {
         if self.has_free(self.config.headroom_bytes) {
@@ -193,6 +202,7 @@ impl Core {
                 headroom_bytes = self.config.headroom_bytes,
                 "the disk is nearly full; accepting nothing until it has room"
             );
+            self.spare.give_up();
             // It looks at a full disk from time to time.
             self.queue.wake();
         }

@@ -6,23 +6,13 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::{Node, Time, body, config, id};
+use common::{Node, Time, body, config, id, segments};
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use stonechat_mailbox::{StoreError, check};
-
-/// Segments in order.
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut segments: Vec<_> = fs::read_dir(dir.join("journal"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    segments.sort();
-    segments
-}
 
 /// A store that was killed after `batches` batches of one message each: where each batch
 /// of the last segment ends.
@@ -220,13 +210,29 @@ fn a_half_created_segment_is_started_anew() {
     let last = segments(&image).pop().unwrap();
     let stem = last.file_stem().unwrap().to_str().unwrap();
     let next = u64::from_str_radix(stem, 16).unwrap() + 1;
-    for content in [&b""[..], b"STONEJRN", &[0; 40]] {
+    let zeros = [0; 8192];
+    let torn_header = [&b"STONEJRN"[..], &zeros[..]].concat();
+    for content in [&b""[..], b"STONEJRN", &[0; 40], &zeros, &torn_header] {
         fs::write(image.join(format!("journal/{next:016x}.log")), content).unwrap();
         let trial = dir.path().join("trial");
         copy(&image, &trial);
         assert_eq!(survivors(&open(&trial).unwrap()), 5);
         fs::remove_dir_all(&trial).unwrap();
     }
+}
+
+/// A header that is gone is not taken for one that never was.
+#[test]
+fn a_begun_segment_that_lost_its_header_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    killed(dir.path(), 5, 1 << 20);
+    let image = dir.path().join("image");
+    let last = segments(&image).pop().unwrap();
+    let mut bytes = fs::read(&last).unwrap();
+    bytes[..40].fill(0);
+    fs::write(&last, bytes).unwrap();
+    let error = open(&image).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("lost its header"), "{error}");
 }
 
 #[test]

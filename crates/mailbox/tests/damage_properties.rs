@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::{Node, Time, body, config, id};
+use common::{Node, Time, body, config, id, segments, used_bytes};
 use proptest::prelude::*;
 use stonechat_mailbox::StoreError;
 use tempfile::TempDir;
@@ -31,21 +31,26 @@ struct Image {
     ends: Vec<(PathBuf, u64)>,
 }
 
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut segments: Vec<_> = fs::read_dir(dir.join("journal"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    segments.sort();
-    segments
+/// How a store came to look as it does.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// All is in the journal.
+    Journal,
+    /// The first third is in the database.
+    Database,
+    /// As `Journal`, in files that were prepared, as far as they were ready in time.
+    Prepared,
 }
 
-fn make(with_database: bool) -> Image {
+fn make(kind: Kind) -> Image {
     let dir = tempfile::tempdir().unwrap();
     let running = dir.path().join("running");
     let time = Time::default();
     let mut settings = config(&running, &time);
     settings.segment_bytes_max = SEGMENT_BYTES;
+    if matches!(kind, Kind::Prepared) {
+        settings.prepare_from_bytes = 4096;
+    }
     let node = Node::with(settings, time);
     let (alice, bob) = (node.create("alice"), node.create("bob"));
     let mut ends = Vec::new();
@@ -54,9 +59,8 @@ fn make(with_database: bool) -> Image {
         node.send_envelope(envelope, &alice, &[&bob]).unwrap();
         node.barrier();
         let last = segments(&running).pop().unwrap();
-        let bytes = fs::metadata(&last).unwrap().len();
-        ends.push((last.file_name().unwrap().into(), bytes));
-        if with_database && n == MESSAGES / 3 {
+        ends.push((last.file_name().unwrap().into(), used_bytes(&last)));
+        if matches!(kind, Kind::Database) && n == MESSAGES / 3 {
             // A third is in the database, and its segments are gone.
             node.store.migrate_now().unwrap();
             node.store.checkpoint_now().unwrap();
@@ -68,9 +72,9 @@ fn make(with_database: bool) -> Image {
     Image { dir, ends }
 }
 
-fn image(with_database: bool) -> &'static Image {
-    static IMAGES: [OnceLock<Image>; 2] = [const { OnceLock::new() }; 2];
-    IMAGES[usize::from(with_database)].get_or_init(|| make(with_database))
+fn image(kind: Kind) -> &'static Image {
+    static IMAGES: [OnceLock<Image>; 3] = [const { OnceLock::new() }; 3];
+    IMAGES[kind as usize].get_or_init(|| make(kind))
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -248,8 +252,8 @@ fn owed(image: &Image, last: &Path, changed: Option<&(PathBuf, u64)>) -> u64 {
     image.ends.iter().filter(kept).count() as u64
 }
 
-fn check(with_database: bool, damage: &Damage) -> Result<(), TestCaseError> {
-    let image = image(with_database);
+fn check(kind: Kind, damage: &Damage) -> Result<(), TestCaseError> {
+    let image = image(kind);
     let trial = tempfile::tempdir().unwrap();
     copy(&image.dir.path().join("image"), trial.path());
     let last = segments(trial.path()).pop().unwrap();
@@ -298,20 +302,25 @@ proptest! {
 
     #[test]
     fn damage_to_a_journal_is_found_or_harmless(damage in damage()) {
-        check(false, &damage)?;
+        check(Kind::Journal, &damage)?;
     }
 
     #[test]
     fn damage_to_a_journal_beside_a_database_is_found_or_harmless(damage in damage()) {
-        check(true, &damage)?;
+        check(Kind::Database, &damage)?;
+    }
+
+    #[test]
+    fn damage_to_prepared_files_is_found_or_harmless(damage in damage()) {
+        check(Kind::Prepared, &damage)?;
     }
 }
 
 /// Without its database a store either has all it needs in the journal, or says what is missing.
 #[test]
 fn a_database_that_is_gone_is_no_silent_loss() {
-    for with_database in [false, true] {
-        let image = image(with_database);
+    for kind in [Kind::Journal, Kind::Database] {
+        let image = image(kind);
         let trial = tempfile::tempdir().unwrap();
         copy(&image.dir.path().join("image"), trial.path());
         for entry in fs::read_dir(trial.path()).unwrap() {
@@ -333,10 +342,28 @@ fn a_database_that_is_gone_is_no_silent_loss() {
                 assert_eq!(held.len() as u64, MESSAGES, "everything was in the journal");
             }
             Err(error) => {
-                assert!(with_database, "nothing was in the database only: {error}");
+                assert!(
+                    matches!(kind, Kind::Database),
+                    "nothing was in the database only: {error}"
+                );
                 assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
                 assert!(error.to_string().contains("operations.md"), "{error}");
             }
         }
     }
+}
+
+/// Files are prepared at all, or the properties above say nothing about them.
+#[test]
+fn prepared_files_are_used() {
+    let dir = image(Kind::Prepared).dir.path().join("image");
+    let padded = segments(&dir)
+        .iter()
+        .filter(|path| fs::metadata(path).unwrap().len() > used_bytes(path))
+        .count();
+    let unused = fs::read_dir(dir.join("journal")).unwrap().count() > segments(&dir).len();
+    assert!(
+        padded > 0 || unused,
+        "no segment was begun in a prepared file"
+    );
 }

@@ -11,9 +11,11 @@ pub(crate) mod frame;
 pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod segment;
+pub(crate) mod spare;
 pub(crate) mod writer;
 
 pub(crate) use record::Record;
 pub(crate) use replay::{ScanEnd, scan};
 pub(crate) use segment::FORMAT;
-pub(crate) use writer::{JournalWriter, WriteError};
+pub(crate) use spare::{Spare, UNNAMED};
+pub(crate) use writer::{JournalWriter, PrepareLimits, WriteError};

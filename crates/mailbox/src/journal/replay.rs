@@ -4,7 +4,8 @@
 //! A bad frame is a torn tail, and may be cut, only when nothing proves that it
 //! was durable: it is in the last segment, no intact frame behind it names a
 //! `durable` position beyond its start, and the database has seen nothing
-//! beyond it. Everything else is damage and stops the reader.
+//! beyond it. Everything else is damage and stops the reader. Zeros up to the
+//! end of the file are not a bad frame: the file was prepared with them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ pub(crate) struct ScanEnd {
     pub(crate) outdated: Vec<u64>,
     /// Bytes of the torn tail, and the file length to cut back to.
     pub(crate) torn: Option<Torn>,
+    /// A file that was prepared for a segment that was never begun.
+    pub(crate) prepared: Option<PathBuf>,
     /// The last record says that the store was closed in order.
     pub(crate) closed: bool,
 }
@@ -64,10 +67,15 @@ pub(crate) fn scan(
     mut visit: impl FnMut(u64, u64, Record) -> Result<(), StoreError>,
 ) -> Result<ScanEnd, StoreError> {
     let mut result = ScanEnd::default();
-    let (outdated, numbers): (Vec<u64>, Vec<u64>) = segment::list(dir)?
+    let (outdated, mut numbers): (Vec<u64>, Vec<u64>) = segment::list(dir)?
         .into_iter()
         .partition(|number| *number < first_needed);
     result.outdated = outdated;
+    let prepared = prepared_last(dir, &numbers)?;
+    if prepared.is_some() {
+        // The one before it is the last, then: it may have a torn tail.
+        numbers.pop();
+    }
     let mut base = None;
     // A store that never was checkpointed begins wherever its first segment does.
     let begin = first_needed.max(1);
@@ -93,6 +101,17 @@ pub(crate) fn scan(
         result.segments.push(found);
     }
     let end = base.unwrap_or(0);
+    if let Some((path, bytes)) = prepared {
+        let frames = frame::find(&bytes[HEADER_BYTES..], end + HEADER_BYTES as u64);
+        if frames.is_some() {
+            return Err(StoreError::Damaged {
+                file: path.display().to_string(),
+                offset: 0,
+                what: "the segment has lost its header: an intact batch follows".to_owned(),
+            });
+        }
+        result.prepared = Some(path);
+    }
     if numbers.is_empty() && first_needed > 0 {
         return Err(missing(dir, first_needed, first_needed));
     }
@@ -106,6 +125,16 @@ pub(crate) fn scan(
         });
     }
     Ok(result)
+}
+
+/// The last file with what is in it, if no segment was begun in it.
+fn prepared_last(dir: &Path, numbers: &[u64]) -> Result<Option<(PathBuf, Vec<u8>)>, StoreError> {
+    let Some(last) = numbers.last() else {
+        return Ok(None);
+    };
+    let path = segment::path(dir, *last);
+    let bytes = fs::read(&path).map_err(io_error("reading", &path))?;
+    Ok(segment::is_prepared(&bytes).then_some((path, bytes)))
 }
 
 fn missing(dir: &Path, expected: u64, found: u64) -> StoreError {
@@ -180,7 +209,11 @@ impl Segment<'_> {
                 });
             }
             // The header is synced before the first frame: no frame, no use yet.
-            ParsedHeader::Bad if self.last && self.bytes.len() <= HEADER_BYTES => return Ok(None),
+            ParsedHeader::Bad
+                if self.last && self.bytes.get(HEADER_BYTES..).is_none_or(segment::is_zero) =>
+            {
+                return Ok(None);
+            }
             ParsedHeader::Bad => {
                 return Err(self.damaged(0, "the segment header does not fit its checksum"));
             }
@@ -202,6 +235,11 @@ impl Segment<'_> {
         while at < self.bytes.len() {
             let lsn = header.base + at as u64;
             let Some(frame) = frame::parse(&self.bytes[at..], lsn) else {
+                // The rest of a prepared file. Should frames have been there, the next segment
+                // does not begin where this one ends, or the database knows of them.
+                if segment::is_zero(&self.bytes[at..]) {
+                    break;
+                }
                 self.check_torn(at, lsn)?;
                 result.torn = Some(self.torn(at));
                 break;

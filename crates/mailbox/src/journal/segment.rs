@@ -1,8 +1,9 @@
 //! Segment files: names, headers, and the table of those on disk.
 //!
 //! A segment is `%016x.log`. Its header is synced, and so is the directory,
-//! before the first frame is written: a segment that exists proves that
-//! everything in the segments before it was synced.
+//! before the first frame is written: a segment that has a header proves that
+//! everything in the segments before it was synced. What follows its last
+//! frame are zeros, if its file was prepared (`spare`), or nothing.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -106,6 +107,27 @@ pub(crate) fn create(dir: &Path, header: Header) -> Result<File, StoreError> {
     file.sync_all().map_err(io_error("syncing", &path))?;
     sync_dir(dir)?;
     Ok(file)
+}
+
+/// Begins a segment in a prepared file: its name is durable already.
+pub(crate) fn begin(dir: &Path, header: Header, file: &File) -> Result<(), StoreError> {
+    use std::os::unix::fs::FileExt;
+
+    let path = path(dir, header.number);
+    file.write_all_at(&header.encode(), 0)
+        .map_err(io_error("writing", &path))?;
+    file.sync_data().map_err(io_error("syncing", &path))
+}
+
+/// Whether a file was prepared, and no segment was begun in it: the header is synced before the
+/// first frame.
+pub(crate) fn is_prepared(bytes: &[u8]) -> bool {
+    bytes.len() > HEADER_BYTES && is_zero(&bytes[..HEADER_BYTES])
+}
+
+/// Whether there is nothing but zeros.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// A segment on disk.

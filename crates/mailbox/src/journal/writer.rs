@@ -4,6 +4,8 @@
 //! A failed write is undone (the file is cut back to the batch's start), so the
 //! journal stays usable. A failed sync is final: what the kernel still holds is
 //! unknown then, so the writer refuses everything after it.
+//!
+//! A segment is begun in a file that was prepared (`spare`) if there is one.
 
 use std::fs::File;
 use std::io;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::frame;
 use super::segment::{self, HEADER_BYTES, Header, SegmentTable};
+use super::spare::Spare;
 use crate::api::StoreError;
 use crate::config::{Faults, WriteFault};
 use crate::files::io_error;
@@ -27,6 +30,14 @@ pub(crate) enum WriteError {
     Final(StoreError),
 }
 
+/// When the next segment's file is prepared, and how long it may get.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PrepareLimits {
+    /// Bytes in a segment before the next one is prepared; 0: never.
+    pub(crate) from_bytes: u64,
+    pub(crate) bytes_max: u64,
+}
+
 /// The journal's only writer.
 pub(crate) struct JournalWriter {
     dir: PathBuf,
@@ -36,6 +47,13 @@ pub(crate) struct JournalWriter {
     header: Header,
     /// Bytes of the file that are written and synced.
     bytes: u64,
+    /// Bytes of the file that were zeros on the disk before it was used: up to there a sync has
+    /// no length to write down.
+    prepared_bytes: u64,
+    spare: Arc<Spare>,
+    /// Bytes of the segment at which the next one's file is asked for, or a longer one.
+    ask_at_bytes: u64,
+    limits: PrepareLimits,
     /// When the first batch was written to this segment.
     first_write: Option<Instant>,
 }
@@ -47,6 +65,8 @@ impl JournalWriter {
         header: Header,
         table: Arc<SegmentTable>,
         faults: Option<Arc<dyn Faults>>,
+        spare: Arc<Spare>,
+        limits: PrepareLimits,
     ) -> Result<Self, StoreError> {
         let file = segment::create(&dir, header)?;
         let bytes = HEADER_BYTES as u64;
@@ -58,6 +78,10 @@ impl JournalWriter {
             file,
             header,
             bytes,
+            prepared_bytes: 0,
+            spare,
+            ask_at_bytes: limits.from_bytes,
+            limits,
             first_write: None,
         })
     }
@@ -102,7 +126,28 @@ impl JournalWriter {
         self.bytes += buffer.len() as u64;
         self.first_write.get_or_insert(start);
         self.table.grew(buffer.len() as u64);
+        self.ask_for_next();
         Ok(took)
+    }
+
+    /// Asks for twice what this segment holds, so that under a steady load the next one needs no
+    /// more than is prepared, and at most half of it is zeros for nothing.
+    fn ask_for_next(&mut self) {
+        if self.limits.from_bytes == 0 || self.bytes < self.ask_at_bytes {
+            return;
+        }
+        while self.ask_at_bytes <= self.bytes {
+            self.ask_at_bytes *= 2;
+        }
+        let bytes = self.ask_at_bytes.min(self.limits.bytes_max);
+        self.spare.want(self.header.number + 1, bytes);
+    }
+
+    /// This segment grows as it is written, and a better one is ready.
+    pub(crate) fn is_outdone(&self) -> bool {
+        self.bytes >= self.prepared_bytes
+            && self.spare.ready_bytes() >= self.ask_at_bytes.min(self.limits.bytes_max)
+            && self.first_write.is_some()
     }
 
     fn write_at_end(&self, buffer: &[u8]) -> io::Result<()> {
@@ -123,6 +168,7 @@ impl JournalWriter {
 
     /// Cuts a half-written batch away, so that nothing can take it for a whole one later.
     fn undo(&mut self, error: io::Error) -> WriteError {
+        self.prepared_bytes = 0;
         match self.file.set_len(self.bytes) {
             Ok(()) => WriteError::Undone(self.error("writing", error)),
             Err(cut) => WriteError::Final(self.error("cutting back", cut)),
@@ -146,8 +192,13 @@ impl JournalWriter {
         {
             return Err(WriteError::Undone(self.error("writing", error)));
         }
-        let file = match segment::create(&self.dir, header) {
-            Ok(file) => file,
+        let begun = match self.spare.take(header.number) {
+            Some(prepared) => segment::begin(&self.dir, header, &prepared.file)
+                .map(|()| (prepared.file, prepared.bytes)),
+            None => segment::create(&self.dir, header).map(|file| (file, 0)),
+        };
+        let (file, prepared_bytes) = match begun {
+            Ok(begun) => begun,
             Err(error) => return Err(self.undo_rotate(header.number, error)),
         };
         self.table.close_last(Instant::now());
@@ -157,6 +208,8 @@ impl JournalWriter {
         self.file = file;
         self.header = header;
         self.bytes = bytes;
+        self.prepared_bytes = prepared_bytes;
+        self.ask_at_bytes = self.limits.from_bytes;
         self.first_write = None;
         Ok(())
     }

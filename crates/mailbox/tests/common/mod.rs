@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -374,4 +374,27 @@ pub(crate) fn body(n: u64, bytes: usize) -> Vec<u8> {
     let mut body = n.to_be_bytes().to_vec();
     body.resize(bytes.max(8), n as u8);
     body
+}
+
+/// The journal's segments in `dir`, in order, without files that were only prepared.
+pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut segments: Vec<_> = std::fs::read_dir(dir.join("journal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "log"))
+        .filter(|path| std::fs::read(path).unwrap().iter().any(|byte| *byte != 0))
+        .collect();
+    segments.sort();
+    segments
+}
+
+/// Bytes of a segment that hold its header and batches; zeros may follow.
+pub(crate) fn used_bytes(path: &Path) -> u64 {
+    let bytes = std::fs::read(path).unwrap();
+    let mut at = 40;
+    while bytes[at..].starts_with(b"SCbf") {
+        let payload = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap());
+        at += 36 + payload as usize;
+    }
+    at as u64
 }

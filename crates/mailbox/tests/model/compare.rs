@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use stonechat_mailbox::Store;
 use stonechat_protocol::Seq;
 
-use crate::common::{Node, Time, device, id, user, wait};
+use crate::common::{Node, Time, device, id, segments, used_bytes, user, wait};
 use crate::{DEVICES, USERS, World, settings};
 
 impl World {
@@ -74,15 +74,13 @@ impl World {
         self.generation += 1;
         self.hear();
         self.queued.clear();
-        let mut segments: Vec<_> = std::fs::read_dir(image.join("journal"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        segments.sort();
-        let last = segments.last().unwrap();
-        let mut bytes = std::fs::read(last).unwrap();
-        bytes.extend_from_slice(garbage);
-        std::fs::write(last, bytes).unwrap();
+        let last = segments(&image).pop().unwrap();
+        let mut bytes = std::fs::read(&last).unwrap();
+        let from = usize::try_from(used_bytes(&last)).unwrap();
+        // The rest of a prepared file is zeros beyond what was being written.
+        bytes.resize(bytes.len().max(from + garbage.len()), 0);
+        bytes[from..from + garbage.len()].copy_from_slice(garbage);
+        std::fs::write(&last, bytes).unwrap();
         self.open();
         self.adopt();
         self.check();

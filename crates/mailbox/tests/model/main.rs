@@ -453,6 +453,8 @@ impl World {
 fn settings(dir: &Path, time: &Time) -> StoreConfig {
     StoreConfig {
         receipt_grace: Duration::from_secs(3600),
+        // Reached within one run, so that prepared files are taken and left behind.
+        prepare_from_bytes: 4096,
         ..config(dir, time)
     }
 }

@@ -39,6 +39,7 @@ impl Settings {
         StoreConfig {
             segment_bytes_max: storage.segment_bytes_max,
             segment_age_max: Duration::from_millis(storage.segment_age_ms_max),
+            prepare_from_bytes: storage.prepare_from_bytes,
             journal_bytes_max: storage.journal_bytes_max,
             recent_bytes_max: storage.recent_bytes_max,
             migrate_after: Duration::from_millis(storage.migrate_after_ms),
