@@ -1,15 +1,16 @@
 //! What a client says, read without copying.
 //!
-//! One pass over the text records where each known field stands; only the
-//! fields the frame's `type` asks for are then read. So a field that means
-//! nothing for this type is ignored whatever it holds, and a body is never
-//! parsed beyond finding its end.
+//! One pass over the text records where each known field stands (`scan` for
+//! plain frames, `serde_json` for the rest); only the fields the frame's `type`
+//! asks for are then read. So a field that means nothing for this type is
+//! ignored whatever it holds, and a body is never parsed beyond finding its end.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::scan;
 use crate::{DeviceId, ErrorCode, Limits, MessageId, Seq, UserId};
 
 /// A frame from a client. Borrowed from the text it was read from.
@@ -61,7 +62,7 @@ pub struct SendFrame<'a> {
     /// The recipient.
     pub to: UserId,
     /// Any JSON, as the sender wrote it.
-    pub body: &'a RawValue,
+    pub body: &'a str,
     /// Seconds the message may wait; the server's limit caps it.
     pub ttl_s: Option<u64>,
     /// Deliver if connected, never store.
@@ -101,9 +102,77 @@ impl FrameError {
     }
 }
 
-/// Where each known field stands. `null` counts as absent except in `body` and `nonce`.
-#[derive(Deserialize)]
+/// Where each known field stands, as JSON text.
+#[derive(Debug, Default)]
 struct Fields<'a> {
+    kind: Option<&'a str>,
+    token: Option<&'a str>,
+    device: Option<&'a str>,
+    client: Option<&'a str>,
+    id: Option<&'a str>,
+    to: Option<&'a str>,
+    body: Option<&'a str>,
+    ttl_s: Option<&'a str>,
+    ephemeral: Option<&'a str>,
+    seq: Option<&'a str>,
+    ack: Option<&'a str>,
+    rev: Option<&'a str>,
+    from: Option<&'a str>,
+    /// Never found by the quick reader.
+    nonce: Option<&'a RawValue>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads a plain frame; `None` for one that needs the general reader.
+    fn scan(json: &'a str) -> Option<Self> {
+        let mut fields = Self::default();
+        scan::members(json, |name, value| {
+            let field = match name {
+                "type" => &mut fields.kind,
+                "id" => &mut fields.id,
+                "to" => &mut fields.to,
+                "body" => &mut fields.body,
+                "ttl_s" => &mut fields.ttl_s,
+                "ephemeral" => &mut fields.ephemeral,
+                "seq" => &mut fields.seq,
+                "ack" => &mut fields.ack,
+                "rev" => &mut fields.rev,
+                "from" => &mut fields.from,
+                _ => return None,
+            };
+            // The general reader says what is wrong with two, and that `null` is none.
+            let plain = field.is_none() && (value != "null" || name == "body");
+            plain.then(|| *field = Some(value))
+        })?;
+        Some(fields)
+    }
+
+    /// Reads any frame.
+    fn read(json: &'a str) -> Result<Self, serde_json::Error> {
+        let found: Found<'a> = serde_json::from_str(json)?;
+        let text = |raw: Option<&'a RawValue>| raw.map(RawValue::get);
+        Ok(Self {
+            kind: text(found.kind),
+            token: text(found.token),
+            device: text(found.device),
+            client: text(found.client),
+            id: text(found.id),
+            to: text(found.to),
+            body: text(found.body),
+            ttl_s: text(found.ttl_s),
+            ephemeral: text(found.ephemeral),
+            seq: text(found.seq),
+            ack: text(found.ack),
+            rev: text(found.rev),
+            from: text(found.from),
+            nonce: found.nonce,
+        })
+    }
+}
+
+/// What the general reader finds. `null` counts as absent except in `body` and `nonce`.
+#[derive(Deserialize)]
+struct Found<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -146,10 +215,10 @@ struct To {
 
 fn field<'a, T: Deserialize<'a>>(
     name: &'static str,
-    raw: Option<&'a RawValue>,
+    raw: Option<&'a str>,
 ) -> Result<Option<T>, FrameError> {
     raw.map(|raw| {
-        serde_json::from_str(raw.get())
+        serde_json::from_str(raw)
             .map_err(|e| FrameError::new(ErrorCode::BadFrame, format!("field {name}: {e}")))
     })
     .transpose()
@@ -157,7 +226,7 @@ fn field<'a, T: Deserialize<'a>>(
 
 fn required<'a, T: Deserialize<'a>>(
     name: &'static str,
-    raw: Option<&'a RawValue>,
+    raw: Option<&'a str>,
 ) -> Result<T, FrameError> {
     field(name, raw)?.ok_or_else(|| missing(name))
 }
@@ -171,28 +240,28 @@ const INTEGER_MAX: u64 = (1 << 53) - 1;
 
 /// What stands between the quotes, of a string without escapes: most are, and need no second
 /// pass of the JSON reader.
-fn unescaped(raw: &RawValue) -> Option<&str> {
-    let inside = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+fn unescaped(raw: &str) -> Option<&str> {
+    let inside = raw.strip_prefix('"')?.strip_suffix('"')?;
     (!inside.as_bytes().contains(&b'\\')).then_some(inside)
 }
 
 /// The user in `{"user":"name"}`, written as short as that.
-fn short_to(raw: &RawValue) -> Option<UserId> {
-    let name = raw.get().strip_prefix("{\"user\":\"")?;
+fn short_to(raw: &str) -> Option<UserId> {
+    let name = raw.strip_prefix("{\"user\":\"")?;
     // A name has no characters that could end it early: what is not one is left to the
     // JSON reader, which says what is wrong.
     UserId::new(name.strip_suffix("\"}")?).ok()
 }
 
 /// An id field.
-fn message_id(name: &'static str, raw: Option<&RawValue>) -> Result<MessageId, FrameError> {
+fn message_id(name: &'static str, raw: Option<&str>) -> Result<MessageId, FrameError> {
     let short = raw.and_then(unescaped).and_then(|text| text.parse().ok());
     short.map_or_else(|| required(name, raw), Ok)
 }
 
 /// An integer of up to 15 digits, which needs no look at its size.
-fn short_integer(raw: &RawValue) -> Option<u64> {
-    let digits = raw.get().as_bytes();
+fn short_integer(raw: &str) -> Option<u64> {
+    let digits = raw.as_bytes();
     let is_short = digits.len() <= 15 && digits.iter().all(u8::is_ascii_digit);
     is_short.then(|| {
         let add = |sum: u64, digit: &u8| sum * 10 + u64::from(digit - b'0');
@@ -200,7 +269,7 @@ fn short_integer(raw: &RawValue) -> Option<u64> {
     })
 }
 
-fn integer(name: &'static str, raw: Option<&RawValue>) -> Result<Option<u64>, FrameError> {
+fn integer(name: &'static str, raw: Option<&str>) -> Result<Option<u64>, FrameError> {
     if let Some(value) = raw.and_then(short_integer) {
         return Ok(Some(value));
     }
@@ -220,10 +289,7 @@ fn is_object(json: &str) -> bool {
 }
 
 /// A string field; borrowed unless it has escapes.
-fn text<'a>(
-    name: &'static str,
-    raw: Option<&'a RawValue>,
-) -> Result<Option<Cow<'a, str>>, FrameError> {
+fn text<'a>(name: &'static str, raw: Option<&'a str>) -> Result<Option<Cow<'a, str>>, FrameError> {
     #[derive(Deserialize)]
     #[serde(transparent)]
     struct Text<'b>(#[serde(borrow)] Cow<'b, str>);
@@ -243,7 +309,8 @@ impl<'a> ClientFrame<'a> {
             let message = "a frame is a JSON object";
             return Err(FrameError::new(ErrorCode::BadFrame, message));
         }
-        let fields: Fields<'a> = serde_json::from_str(json)
+        let fields = Fields::scan(json)
+            .map_or_else(|| Fields::read(json), Ok)
             .map_err(|e| FrameError::new(ErrorCode::BadFrame, format!("not a frame: {e}")))?;
         let kind: Cow<'a, str> = text("type", fields.kind)?.ok_or_else(|| missing("type"))?;
         let mut ack = integer("ack", fields.ack)?;
@@ -294,7 +361,7 @@ impl<'a> ClientFrame<'a> {
 fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, FrameError> {
     let id = message_id("id", fields.id)?;
     let rest = || -> Result<SendFrame<'a>, FrameError> {
-        if fields.to.is_some_and(|to| !is_object(to.get())) {
+        if fields.to.is_some_and(|to| !is_object(to)) {
             let message = "field to is an object with a user";
             return Err(FrameError::new(ErrorCode::BadFrame, message));
         }
@@ -303,12 +370,12 @@ fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, Frame
             None => required::<To>("to", fields.to)?.user,
         };
         let body = fields.body.ok_or_else(|| missing("body"))?;
-        if body.get().len() > limits.body_bytes_max {
+        if body.len() > limits.body_bytes_max {
             return Err(FrameError::new(
                 ErrorCode::TooLarge,
                 format!(
                     "the body has {} bytes, at most {} are allowed",
-                    body.get().len(),
+                    body.len(),
                     limits.body_bytes_max
                 ),
             ));
@@ -325,6 +392,18 @@ fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, Frame
         reference: Some(id),
         ..error
     })
+}
+
+/// What the quick reader takes, the general one reads in the same way.
+///
+/// # Panics
+/// When it does not.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn same_by_both_readers(json: &str) {
+    if let Some(quick) = Fields::scan(json) {
+        let general = Fields::read(json).unwrap_or_else(|error| panic!("{json}: {error}"));
+        assert_eq!(format!("{quick:?}"), format!("{general:?}"), "{json}");
+    }
 }
 
 #[cfg(test)]
@@ -349,7 +428,7 @@ mod tests {
         let ClientFrameKind::Send(send) = frame.kind else {
             panic!("not a send");
         };
-        assert_eq!(send.body.get(), r#"{"a": [1, 2]}"#);
+        assert_eq!(send.body, r#"{"a": [1, 2]}"#);
         assert_eq!(send.to.as_str(), "bob");
         assert!(!send.ephemeral);
     }
@@ -411,10 +490,60 @@ mod tests {
         assert_eq!(decode("{").unwrap_err().code, ErrorCode::BadFrame);
     }
 
+    /// A member of a frame, plain or not, of a kind that fits or not.
+    fn member() -> impl Strategy<Value = String> {
+        let names = [
+            "type",
+            "id",
+            "to",
+            "body",
+            "ttl_s",
+            "ephemeral",
+            "seq",
+            "ack",
+            "rev",
+            "from",
+            "nonce",
+            "token",
+            "new",
+        ];
+        let values = [
+            "null",
+            "true",
+            "0",
+            "17",
+            "-1",
+            "1.5",
+            "01",
+            "1e3",
+            "9007199254740993",
+            r#""send""#,
+            r#""a\nb""#,
+            r#""\u0041""#,
+            "\"\u{1}\"",
+            r#"{"user":"bob"}"#,
+            r#"{"user" : "b\"ob"}"#,
+            r#"[1, {"x":[]}]"#,
+            "",
+            "[",
+            "{",
+            ID,
+        ];
+        let space = prop::sample::select(vec!["", " ", "\n\t"]);
+        let name = prop::sample::select(names.to_vec());
+        (name, prop::sample::select(values.to_vec()), space)
+            .prop_map(|(name, value, space)| format!("{space}\"{name}\":{space}{value}{space}"))
+    }
+
     proptest! {
         #[test]
         fn never_panics(text in ".{0,200}") {
             let _ = decode(&text);
+        }
+
+        #[test]
+        fn both_readers_agree(members in prop::collection::vec(member(), 0..5)) {
+            same_by_both_readers(&format!("{{{}}}", members.join(",")));
         }
 
         #[test]

@@ -13,6 +13,7 @@ mod codes;
 pub mod fuzzing;
 mod ids;
 mod limits;
+mod scan;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod server_frame;

@@ -164,7 +164,7 @@ impl<B: Backend> Core<B> {
                 Some(Command::Send {
                     id: send.id,
                     to: send.to,
-                    body: Bytes::copy_from_slice(send.body.get().as_bytes()),
+                    body: Bytes::copy_from_slice(send.body.as_bytes()),
                     ttl_s: send.ttl_s,
                     ephemeral: send.ephemeral,
                 })
