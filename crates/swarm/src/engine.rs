@@ -13,7 +13,7 @@ use crate::behaviour::Behaviour;
 use crate::connection::{Connection, Phase};
 use crate::precise::{self, Alarm};
 use crate::shared::{Shared, Timer};
-use crate::{Counts, Roster, SwarmError, User};
+use crate::{Counts, Lateness, Roster, SwarmError, User};
 
 mod connecting;
 mod inbound;
@@ -93,6 +93,11 @@ impl Engine {
     /// What was seen so far.
     pub fn counts(&self) -> Counts {
         self.shared.counts
+    }
+
+    /// How late timers fired since this was asked last.
+    pub fn take_lateness(&mut self) -> Lateness {
+        std::mem::take(&mut self.shared.lateness)
     }
 
     /// The engine's clock, microseconds since the Unix epoch, as of the last turn.
@@ -287,6 +292,8 @@ impl Engine {
                 break;
             }
             self.shared.timers.pop();
+            let late_us = self.shared.now_us - due_us;
+            self.shared.lateness.record_us(late_us);
             let mut user = User {
                 index,
                 connection: &mut self.connections[index as usize],

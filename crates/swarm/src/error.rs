@@ -21,6 +21,9 @@ pub enum SwarmError {
         /// How far it got.
         state: String,
     },
+    /// Somebody stopped the run before everything could be checked.
+    #[error("the run was stopped before everything could be checked; its users are left in place")]
+    Stopped,
     /// The admin API did not do what was asked.
     #[error("the admin API at {base}: {what}; check its address and its secret")]
     Admin {

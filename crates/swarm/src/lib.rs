@@ -18,13 +18,16 @@ mod admin;
 mod behaviour;
 mod checker;
 mod connection;
+mod coordinate;
 mod counts;
 mod engine;
 mod error;
+mod events;
 mod flood;
 mod frames;
 mod ids;
 mod latency;
+mod lateness;
 mod mark;
 mod pairs;
 mod people;
@@ -34,6 +37,7 @@ mod run;
 mod scan;
 mod scenario;
 mod schedule;
+mod series;
 mod shared;
 mod summary;
 mod user;
@@ -45,21 +49,27 @@ pub use checker::{
     Checker, GAPS_MAX, Kind, Outcome, REFUSALS_MAX, Totals, VIOLATIONS_MAX_EACH, Verdict,
     Violation, Violations,
 };
+pub use coordinate::merged;
 pub use counts::Counts;
 pub use engine::{Engine, Options};
 pub use error::SwarmError;
+pub use events::Event;
 pub use flood::{Drain, Flood, Pace, Quiet, Tally};
 pub use latency::Latency;
+pub use lateness::Lateness;
 pub use mark::{MARK_BYTES_MIN, Mark};
 pub use pairs::{PairUser, Pairs};
 pub use people::{Latencies, People};
 pub use roster::{Names, Roster};
-pub use run::{Target, run};
+pub use run::{Finished, Target, Watch, Wish, run, watched};
 pub use scenario::{
     BodyBytes, Contacts, End, Phase, Presence, READY, Reading, ReadyScenario, Scenario,
     ScenarioError, Traffic,
 };
 pub use schedule::Schedule;
-pub use summary::{Percentiles, Progress, Summary};
+pub use series::{
+    POINTS_MAX, Point, Probe, Recorder, Second, Series, ServerLook, ServerUse, own_rss_bytes,
+};
+pub use summary::{LatencySummary, Percentiles, Progress, Summary};
 pub use user::{Leave, User};
 pub use websocket::{ACCEPT, opcode, read_header, write_header};

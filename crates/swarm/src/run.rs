@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
-use crate::people::People;
+use crate::people::{Latencies, People};
 use crate::scenario::Phase;
-use crate::summary::{LatencySummary, Percentiles, Progress, Summary};
+use crate::series::{Recorder, Second, ServerUse, own_rss_bytes};
+use crate::summary::{LatencySummary, Progress, Summary};
 use crate::{Engine, Options, Outcome, Roster, Scenario, SwarmError};
 
 /// To sign in all who are there at the beginning: so long, and so long more for each.
@@ -19,14 +21,67 @@ const REPEAT_AFTER: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_millis(500);
 const SLICE: Duration = Duration::from_millis(100);
 const SECOND: Duration = Duration::from_secs(1);
-/// From this share of a core on the swarm measures itself.
+/// From this share of a core on the swarm measures itself; so it does when its timers are so late.
 const BUSY_SHARE: f64 = 0.85;
+const LATE_US: u64 = 20_000;
 
-/// CPU this thread has used.
-fn cpu() -> Duration {
-    let used = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(used.tv_sec).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(used.tv_nsec).unwrap_or(0))
+/// CPU used, by this thread and by the whole process, and when that was.
+#[derive(Debug, Clone, Copy)]
+struct Spent {
+    at: Instant,
+    thread: Duration,
+    process: Duration,
+}
+
+impl Spent {
+    fn now() -> Self {
+        let used = |clock| {
+            let used = clock_gettime(clock);
+            let seconds = u64::try_from(used.tv_sec).unwrap_or(0);
+            Duration::new(seconds, u32::try_from(used.tv_nsec).unwrap_or(0))
+        };
+        Self {
+            at: Instant::now(),
+            thread: used(ClockId::ThreadCPUTime),
+            process: used(ClockId::ProcessCPUTime),
+        }
+    }
+}
+
+/// How a run is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// As the scenario says.
+    GoOn,
+    /// It ends before its time: nobody writes any more, everything is drained, the verdict follows.
+    End,
+    /// It stops at once, without a verdict.
+    Stop,
+}
+
+/// Whoever looks on while a run goes.
+pub trait Watch {
+    /// A second is over.
+    fn second(&mut self, second: Second);
+
+    /// Whether the users may begin, once all are signed in; asked until it is so.
+    fn may_begin(&mut self) -> bool {
+        true
+    }
+
+    /// How it is to go on; asked several times a second.
+    fn wish(&mut self) -> Wish {
+        Wish::GoOn
+    }
+}
+
+/// A run that came to its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// What there is to say about it.
+    pub summary: Summary,
+    /// Its latencies with all their digits.
+    pub latencies: Latencies,
 }
 
 /// What a run is pointed at.
@@ -54,12 +109,15 @@ struct Run<'a> {
     devices: u32,
     began: Instant,
     next_line: Instant,
-    last_totals: (u64, u64, u64),
-    last_cpu: (Instant, Duration),
+    last: Second,
+    last_spent: Spent,
     busy_s: u32,
     lines: u32,
     cpu_share_max: f64,
-    progress: &'a mut dyn FnMut(&Progress<'_>),
+    rss_bytes_max: u64,
+    late_us_max: u64,
+    ended_early: bool,
+    watch: &'a mut dyn Watch,
 }
 
 /// Runs a scenario against a server, with users that exist. `progress` is called once a second.
@@ -70,24 +128,47 @@ pub fn run(
     scenario: &Scenario,
     roster: Roster,
     target: Target,
-    progress: &mut dyn FnMut(&Progress<'_>),
+    progress: &mut dyn FnMut(&Progress),
 ) -> Result<Summary, SwarmError> {
+    struct Lines<'a>(Recorder, &'a mut dyn FnMut(&Progress));
+    impl Watch for Lines<'_> {
+        fn second(&mut self, second: Second) {
+            (self.1)(&self.0.take(&second).0);
+        }
+    }
+    let mut lines = Lines(Recorder::new(None), progress);
+    Ok(watched(scenario, roster, target, &mut lines)?.summary)
+}
+
+/// Runs a scenario against a server, with users that exist, while somebody looks on.
+///
+/// # Errors
+/// When the run cannot go on. What the server does wrong is in the summary's verdict.
+pub fn watched(
+    scenario: &Scenario,
+    roster: Roster,
+    target: Target,
+    watch: &mut dyn Watch,
+) -> Result<Finished, SwarmError> {
+    let rss_bytes_before = own_rss_bytes();
     let people = People::new(scenario, roster.names());
     let devices = u32::try_from(roster.len()).unwrap_or(u32::MAX);
-    let now = Instant::now();
-    let cpu_before = cpu();
+    let spent_before = Spent::now();
     let mut run = Run {
         engine: Engine::new(roster, Options::new(target.server))?,
         people,
         devices,
-        began: now,
-        next_line: now + SECOND,
-        last_totals: (0, 0, 0),
-        last_cpu: (now, cpu_before),
+        began: spent_before.at,
+        next_line: spent_before.at + SECOND,
+        last: Second::default(),
+        last_spent: spent_before,
         busy_s: 0,
         lines: 0,
         cpu_share_max: 0.0,
-        progress,
+        rss_bytes_max: rss_bytes_before,
+        late_us_max: 0,
+        ended_early: false,
+        watch,
     };
     run.assemble()?;
     let ordinary = [Phase {
@@ -103,11 +184,15 @@ pub fn run(
     };
     let weights: f64 = phases.iter().map(|phase| phase.weight).sum();
     for phase in phases {
+        if run.ended_early {
+            break;
+        }
         run.phase(phase, scenario.duration_s * phase.weight / weights)?;
     }
     let (busy_s, lines) = (run.busy_s, run.lines);
     let settling = Instant::now();
     run.settle(target.settle_still)?;
+    run.second("settling");
     let people = run.people;
     let reached: Vec<bool> = (0..devices)
         .map(|device| people.is_online(device))
@@ -118,27 +203,35 @@ pub fn run(
     if idle && verdict.outcome == Outcome::Clean {
         verdict.outcome = Outcome::Incomplete;
     }
-    Ok(Summary {
+    let spent = Spent::now();
+    let summary = Summary {
+        processes: 1,
+        ended_early: run.ended_early,
         seed: scenario.seed,
         users: scenario.users,
         devices: scenario.devices,
         duration_s: scenario.duration_s,
         settled_after_s: settling.elapsed().as_secs_f64(),
         connections: run.engine.counts().welcomed,
+        reconnects: people.reconnects,
         resends_known: run.engine.counts().duplicates,
-        latencies: LatencySummary {
-            connect_to_welcome: Percentiles::of(&people.latencies.welcome),
-            send_to_accepted: Percentiles::of(&people.latencies.accepted),
-            send_to_delivered: Percentiles::of(&people.latencies.delivered),
-            reconnect_to_caught_up: Percentiles::of(&people.latencies.caught_up),
-        },
+        latencies: LatencySummary::of(&people.latencies),
         refusals: people.refusals,
         ends: people.ends,
-        cpu_s: (cpu() - cpu_before).as_secs_f64(),
+        cpu_s: (spent.process - spent_before.process).as_secs_f64(),
         cpu_share_max: run.cpu_share_max,
+        rss_bytes_max: run.rss_bytes_max,
+        rss_bytes_before,
+        late_us_max: run.late_us_max,
         // More than a tenth of the time: what was measured then is the swarm.
         swarm_is_bottleneck: busy_s > 0 && busy_s * 10 > lines,
+        server: ServerUse::default(),
+        chaos: Vec::new(),
         verdict,
+    };
+    Ok(Finished {
+        summary,
+        latencies: people.latencies,
     })
 }
 
@@ -161,6 +254,9 @@ impl Run<'_> {
                 });
             }
         }
+        while !self.watch.may_begin() && self.watch.wish() == Wish::GoOn {
+            self.slice("waiting", Instant::now() + SLICE)?;
+        }
         Ok(())
     }
 
@@ -172,8 +268,8 @@ impl Run<'_> {
             .each(0..self.devices, &mut self.people, |people, user| {
                 people.begin(user, cut_share, cut_s)
             })?;
-        while Instant::now() < until {
-            self.slice(&phase.name, until)?;
+        while Instant::now() < until && !self.ended_early {
+            self.slice(&phase.name, until.min(Instant::now() + SLICE))?;
         }
         Ok(())
     }
@@ -228,41 +324,67 @@ impl Run<'_> {
 
     /// Runs until then or until the next line of progress is due.
     fn slice(&mut self, phase: &str, until: Instant) -> Result<(), SwarmError> {
+        match self.watch.wish() {
+            Wish::GoOn => {}
+            Wish::End => self.ended_early = true,
+            Wish::Stop => return Err(SwarmError::Stopped),
+        }
         self.engine
             .run(&mut self.people, until.min(self.next_line))?;
         let now = Instant::now();
-        if now < self.next_line {
-            return Ok(());
-        }
-        let totals = self.people.checker.totals();
-        let totals = (totals.sent, totals.accepted, totals.delivered);
-        let (since, cpu_then) = std::mem::replace(&mut self.last_cpu, (now, cpu()));
-        let wall_s = (now - since).as_secs_f64();
-        let cpu_share = (self.last_cpu.1 - cpu_then).as_secs_f64() / wall_s;
-        self.lines += 1;
-        self.busy_s += u32::from(cpu_share > BUSY_SHARE);
-        self.cpu_share_max = self.cpu_share_max.max(cpu_share);
-        let per_s = |now: u64, then: u64| (now - then) as f64 / wall_s;
-        (self.progress)(&Progress {
-            at_s: (now - self.began).as_secs_f64(),
-            phase,
-            online: self.people.online(),
-            devices: self.devices,
-            sent_per_s: per_s(totals.0, self.last_totals.0),
-            accepted_per_s: per_s(totals.1, self.last_totals.1),
-            delivered_per_s: per_s(totals.2, self.last_totals.2),
-            accepted: Percentiles::of(&self.people.interval.accepted),
-            delivered: Percentiles::of(&self.people.interval.delivered),
-            lost_connections: self.people.ends.values().sum(),
-            refused: self.people.refusals.values().sum(),
-            violations: self.people.checker.violations().total(),
-            cpu_share,
-        });
-        self.last_totals = totals;
-        self.people.next_interval();
-        while self.next_line <= now {
-            self.next_line += SECOND;
+        if now >= self.next_line {
+            self.second(phase);
+            while self.next_line <= now {
+                self.next_line += SECOND;
+            }
         }
         Ok(())
+    }
+
+    /// Tells of the time since this was called last.
+    fn second(&mut self, phase: &str) {
+        let spent = Spent::now();
+        let before = std::mem::replace(&mut self.last_spent, spent);
+        let wall_s = (spent.at - before.at).as_secs_f64().max(1e-3);
+        let busy_share = (spent.thread - before.thread).as_secs_f64() / wall_s;
+        let totals = self.people.checker.totals();
+        // Everything that is counted is counted from the beginning; told is the difference.
+        let counted = Second {
+            sent: totals.sent,
+            accepted: totals.accepted,
+            delivered: totals.delivered,
+            refused: self.people.refusals.values().sum(),
+            reconnects: self.people.reconnects,
+            lost_connections: self.people.ends.values().sum(),
+            violations: self.people.checker.violations().total(),
+            ..Second::default()
+        };
+        let last = std::mem::replace(&mut self.last, counted.clone());
+        let second = Second {
+            at_s: (spent.at - self.began).as_secs_f64(),
+            span_s: wall_s,
+            phase: phase.to_owned(),
+            online: self.people.online() as u64,
+            devices: self.devices.into(),
+            sent: counted.sent - last.sent,
+            accepted: counted.accepted - last.accepted,
+            delivered: counted.delivered - last.delivered,
+            refused: counted.refused - last.refused,
+            reconnects: counted.reconnects - last.reconnects,
+            lost_connections: counted.lost_connections - last.lost_connections,
+            violations: counted.violations - last.violations,
+            latencies: self.people.take_interval(),
+            busy_share,
+            cpu_share: (spent.process - before.process).as_secs_f64() / wall_s,
+            rss_bytes: own_rss_bytes(),
+            lateness: self.engine.take_lateness(),
+        };
+        let late_us = second.lateness.mean_us();
+        self.lines += 1;
+        self.busy_s += u32::from(busy_share > BUSY_SHARE || late_us > LATE_US);
+        self.cpu_share_max = self.cpu_share_max.max(busy_share);
+        self.rss_bytes_max = self.rss_bytes_max.max(second.rss_bytes);
+        self.late_us_max = self.late_us_max.max(late_us);
+        self.watch.second(second);
     }
 }

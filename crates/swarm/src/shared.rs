@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::{Counts, Roster};
+use crate::{Counts, Lateness, Roster};
 
 /// Buffers kept to be lent again, and the largest that is kept.
 const BUFFERS_MAX: usize = 4096;
@@ -27,6 +27,7 @@ pub(crate) enum Timer {
 pub(crate) struct Shared {
     pub(crate) roster: Roster,
     pub(crate) counts: Counts,
+    pub(crate) lateness: Lateness,
     pub(crate) dirty: Vec<u32>,
     pub(crate) timers: BinaryHeap<Reverse<(u64, u32, Timer)>>,
     /// Whether sends are answered; a bare relay answers none.
@@ -50,6 +51,7 @@ impl Shared {
         Self {
             roster,
             counts: Counts::default(),
+            lateness: Lateness::default(),
             dirty: Vec::new(),
             timers: BinaryHeap::new(),
             answers,

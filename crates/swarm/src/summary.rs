@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Latency, Outcome, Verdict};
+use crate::series::ServerUse;
+use crate::{Event, Latency, Outcome, Verdict};
 
 /// A distribution of latencies, microseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// How many were measured.
     pub count: u64,
@@ -45,15 +46,15 @@ fn ms(us: u64) -> String {
 
 /// One second of a run.
 #[derive(Debug, Clone, Serialize)]
-pub struct Progress<'a> {
+pub struct Progress {
     /// Since the beginning.
     pub at_s: f64,
     /// Where in the scenario.
-    pub phase: &'a str,
+    pub phase: String,
     /// Devices signed in.
-    pub online: usize,
+    pub online: u64,
     /// Devices in all.
-    pub devices: u32,
+    pub devices: u64,
     /// Sends a second.
     pub sent_per_s: f64,
     /// `accepted` a second.
@@ -70,11 +71,15 @@ pub struct Progress<'a> {
     pub refused: u64,
     /// Violations so far.
     pub violations: u64,
-    /// Share of one core that the swarm used in this second.
+    /// Share of one core that the swarm's busiest thread used in this second.
     pub cpu_share: f64,
+    /// Memory of the server, where it is known.
+    pub server_rss_bytes: Option<u64>,
+    /// Processor time of the server in cores, where it is known.
+    pub server_cpu_share: Option<f64>,
 }
 
-impl fmt::Display for Progress<'_> {
+impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -90,6 +95,10 @@ impl fmt::Display for Progress<'_> {
             ms(self.delivered.p99_us),
             self.cpu_share * 100.0,
         )?;
+        if let Some(rss_bytes) = self.server_rss_bytes {
+            let cpu = self.server_cpu_share.unwrap_or(0.0) * 100.0;
+            write!(f, "  server {} MiB cpu {cpu:.0}%", rss_bytes >> 20)?;
+        }
         for (count, what) in [
             (self.lost_connections, "connections lost"),
             (self.refused, "refused"),
@@ -104,7 +113,7 @@ impl fmt::Display for Progress<'_> {
 }
 
 /// Latencies of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencySummary {
     /// From wanting to connect to `welcome`.
     pub connect_to_welcome: Percentiles,
@@ -116,9 +125,14 @@ pub struct LatencySummary {
     pub reconnect_to_caught_up: Percentiles,
 }
 
-/// How a run went.
-#[derive(Debug, Clone, Serialize)]
+/// How a run went. As JSON its fields stay: new ones are added, none changes its meaning
+/// (`docs/load-testing.md`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
+    /// Processes that the users were split over.
+    pub processes: u32,
+    /// Somebody ended it before its time.
+    pub ended_early: bool,
     /// The seed of every choice.
     pub seed: u64,
     /// Users.
@@ -131,6 +145,8 @@ pub struct Summary {
     pub settled_after_s: f64,
     /// Sign-ins that succeeded.
     pub connections: u64,
+    /// Of these, by devices that had been signed in before.
+    pub reconnects: u64,
     /// Sends repeated after a reconnect that the server knew already. Allowed.
     pub resends_known: u64,
     /// Latencies.
@@ -143,8 +159,18 @@ pub struct Summary {
     pub cpu_s: f64,
     /// The greatest share of one core in any second.
     pub cpu_share_max: f64,
+    /// Most memory of the swarm, bytes, and what it had before it knew its users.
+    pub rss_bytes_max: u64,
+    /// See `rss_bytes_max`.
+    pub rss_bytes_before: u64,
+    /// The greatest mean delay of the swarm's timers in any second.
+    pub late_us_max: u64,
     /// The swarm had no time left: rates and latencies are its own, not the server's.
     pub swarm_is_bottleneck: bool,
+    /// What the server used, where it is known.
+    pub server: ServerUse,
+    /// What was done to the server meanwhile.
+    pub chaos: Vec<Event>,
     /// The checker's verdict.
     pub verdict: Verdict,
 }
@@ -195,10 +221,18 @@ impl fmt::Display for Summary {
             }
         }
         let (cpu_s, share) = (self.cpu_s, self.cpu_share_max * 100.0);
+        let (late, rss) = (ms(self.late_us_max), self.rss_bytes_max >> 20);
         writeln!(
             f,
-            "the swarm used {cpu_s:.1} s of CPU, {share:.0}% of a core at most"
+            "the swarm used {cpu_s:.1} s of CPU, {share:.0}% of a core and {rss} MiB at most, and was {late} ms late at most"
         )?;
+        if let (Some(rss_bytes), Some(cpu_s)) = (self.server.rss_bytes_max, self.server.cpu_s) {
+            let rss = rss_bytes >> 20;
+            writeln!(
+                f,
+                "the server used {cpu_s:.1} s of CPU and {rss} MiB at most"
+            )?;
+        }
         if self.swarm_is_bottleneck {
             writeln!(
                 f,

@@ -1,6 +1,6 @@
 //! The end: what is missing, and the verdict.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use stonechat_protocol::MessageId;
 
 use super::{Arrived, Checker, Kind, Outgoing, Totals, Violation, Violations, Way};
@@ -9,7 +9,7 @@ use super::{Arrived, Checker, Kind, Outgoing, Totals, Violation, Violations, Way
 const NUMBERS_MAX: usize = 8;
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The server kept its word.
@@ -21,7 +21,7 @@ pub enum Outcome {
 }
 
 /// What the checker decides at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// In one word.
     pub outcome: Outcome,

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Violations of one kind that are kept with all they say; the others are counted.
 pub const VIOLATIONS_MAX_EACH: usize = 20;
 
 /// In which way the contract was broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Accepted, and not delivered to a device that is to get it.
@@ -59,7 +59,7 @@ impl fmt::Display for Kind {
 }
 
 /// One breach of the contract.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// In which way.
     pub kind: Kind,
@@ -112,7 +112,7 @@ impl fmt::Display for Violation {
 }
 
 /// Counts of all violations, and the first of each kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violations {
     /// How many of each kind.
     pub counts: BTreeMap<Kind, u64>,
@@ -129,6 +129,19 @@ impl Violations {
     /// How many of one kind there are.
     pub fn count(&self, kind: Kind) -> u64 {
         self.counts.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// Adds what another process found.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (kind, count) in other.counts {
+            *self.counts.entry(kind).or_default() += count;
+        }
+        for violation in other.first {
+            let same = self.first.iter().filter(|own| own.kind == violation.kind);
+            if same.count() < VIOLATIONS_MAX_EACH {
+                self.first.push(violation);
+            }
+        }
     }
 
     pub(crate) fn add(&mut self, violation: Violation) {

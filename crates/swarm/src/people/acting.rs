@@ -32,8 +32,12 @@ impl Behaviour for People {
         device.online = true;
         device.failures = 0;
         device.waiting = pending;
-        if std::mem::replace(&mut device.welcomed, true) && pending == 0 {
-            self.latencies.caught_up.record_us(took_us);
+        if std::mem::replace(&mut device.welcomed, true) {
+            self.reconnects += 1;
+            if pending == 0 {
+                self.latencies.caught_up.record_us(took_us);
+                self.interval.caught_up.record_us(took_us);
+            }
         }
         if device.started && device.here_since_us == NEVER {
             device.here_since_us = user.now_us();
@@ -55,6 +59,7 @@ impl Behaviour for People {
             if device.waiting == 0 {
                 let took_us = now_us.saturating_sub(user.connect_from_us());
                 self.latencies.caught_up.record_us(took_us);
+                self.interval.caught_up.record_us(took_us);
             }
         }
         let Some(mark) = mark else {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rand::Rng as _;
 use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
 use stonechat_protocol::MessageId;
 
 use crate::roster::Names;
@@ -22,7 +23,7 @@ use draw::{Dice, chance, exponential_us};
 
 const NEVER: u64 = u64::MAX;
 /// Latencies of a run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
     /// From wanting to connect to `welcome`.
     pub welcome: Latency,
@@ -32,6 +33,16 @@ pub struct Latencies {
     pub delivered: Latency,
     /// From wanting to connect again to having everything that had waited.
     pub caught_up: Latency,
+}
+
+impl Latencies {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.welcome.add(&other.welcome);
+        self.accepted.add(&other.accepted);
+        self.delivered.add(&other.delivered);
+        self.caught_up.add(&other.caught_up);
+    }
 }
 
 #[derive(Debug)]
@@ -64,8 +75,10 @@ struct Device {
 pub struct People {
     /// What they went through.
     pub latencies: Latencies,
-    /// The same since [`People::next_interval`].
+    /// The same since [`People::take_interval`].
     pub interval: Latencies,
+    /// Sign-ins of devices that had been signed in before.
+    pub reconnects: u64,
     /// Codes of refusals, with counts.
     pub refusals: BTreeMap<String, u64>,
     /// Why connections ended that nobody here ended, with counts.
@@ -112,6 +125,7 @@ impl People {
         Self {
             latencies: Latencies::default(),
             interval: Latencies::default(),
+            reconnects: 0,
             refusals: BTreeMap::new(),
             ends: BTreeMap::new(),
             checker: Checker::new(names.clone(), devices as usize),
@@ -142,9 +156,9 @@ impl People {
             .all(|device| device.away || device.online)
     }
 
-    /// Starts a new interval for [`People::interval`].
-    pub fn next_interval(&mut self) {
-        self.interval = Latencies::default();
+    /// What [`People::interval`] holds, which starts anew.
+    pub fn take_interval(&mut self) -> Latencies {
+        std::mem::take(&mut self.interval)
     }
 
     pub(crate) fn set_rate_factor(&mut self, factor: f64) {
