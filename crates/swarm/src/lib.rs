@@ -43,6 +43,7 @@ mod series;
 mod shared;
 mod summary;
 mod user;
+mod view;
 mod websocket;
 
 pub use admin::Admin;
@@ -75,4 +76,5 @@ pub use series::{
 };
 pub use summary::{LatencySummary, Percentiles, Progress, Summary};
 pub use user::{Leave, User};
+pub use view::{Requests, Title, View};
 pub use websocket::{ACCEPT, opcode, read_header, write_header};
