@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use stonechat_protocol::{DeviceId, UserId};
+use stonechat_swarm::Sources;
 
 use crate::config::{Config, ConfigError, LogFormat, Override};
 
@@ -258,6 +259,9 @@ pub(crate) enum TokenCommand {
 pub(crate) enum SwarmCommand {
     /// Run a scenario; the exit code is not 0 unless the verdict is clean
     Run(SwarmArgs),
+    /// What `--processes` starts: does as it is told on standard input
+    #[command(hide = true)]
+    Work,
     /// List the ready scenarios, or print one as a start for your own
     List {
         /// The scenario to print
@@ -295,6 +299,22 @@ pub(crate) struct SwarmArgs {
     /// The summary as JSON on standard output
     #[arg(long)]
     pub(crate) json: bool,
+    /// Split the users over so many processes of this machine
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) processes: u32,
+    /// Where connections come from: an address of this machine, or a range of them
+    /// [default: several of 127.0.0.0/8 when the server is on 127.0.0.1]
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub(crate) source_addresses: Option<Sources>,
+    /// A report with charts, one HTML file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Lines instead of the live view, also on a terminal
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// The server's process, to tell what it uses [default: the one running from the data directory]
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<u32>,
     /// Leave the users in place; by default they are removed when the verdict is clean
     #[arg(long)]
     pub(crate) keep_users: bool,

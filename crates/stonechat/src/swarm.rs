@@ -1,17 +1,27 @@
 //! `stonechat swarm`: finds the server, makes users, runs the scenario, prints what came of it. What
 //! the users do and how it is judged is `stonechat-swarm`'s business.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::{stdin, stdout};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use stonechat_gateway::admin::Secret;
-use stonechat_swarm::{Admin, Outcome, READY, Scenario, ScenarioError, SwarmError, Target};
+use stonechat_swarm::report::{self, About};
+use stonechat_swarm::{
+    Admin, Finished, Outcome, Probe, READY, Recorder, Scenario, ScenarioError, Sources, SwarmError,
+    Task, Title, coordinate, machine, work,
+};
 
 use crate::cli::{ConfigArgs, SwarmArgs, SwarmCommand};
 use crate::commands::print;
-use crate::config::Settings;
 use crate::exit::{Exit, Failure};
-use crate::node_file::{self, NodeFile};
+use crate::node_file::NodeFile;
+
+mod front;
+mod place;
+
+use front::Front;
 
 /// What simulated devices are called.
 const DEVICE: &str = "swarm";
@@ -48,6 +58,7 @@ pub(crate) fn run(args: &ConfigArgs, command: SwarmCommand) -> Result<(), Failur
                 "there is no ready scenario {name}; `stonechat swarm list` names them"
             ))),
         },
+        SwarmCommand::Work => Ok(work(stdin(), stdout().lock(), descriptors)?),
         SwarmCommand::Run(swarm) => load(args, &swarm),
     }
 }
@@ -60,20 +71,43 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
     scenario.check(&swarm.scenario)?;
     let settings = args.load(Vec::new())?.settings;
     let node = NodeFile::read(settings.data_dir());
-    let server = server(swarm, &settings, node.as_ref())?;
-    let admin = admin(swarm, args, &settings, node.as_ref())?;
-    descriptors(scenario.devices_total())?;
-
+    let server = place::server(swarm, &settings, node.as_ref())?;
+    let admin = place::admin(swarm, args, &settings, node.as_ref())?;
     // Users of their own for every run, so that nothing of an earlier one waits for them.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let prefix = format!("swarm{:x}-", now.map_or(0, |now| now.as_millis()));
-    let users = scenario.users as usize;
-    eprintln!("creating {users} users, {prefix}0 and so on");
-    let roster = admin.create((&prefix, DEVICE), users, users)?;
-    let roster = roster.devices(scenario.devices);
-    let summary = stonechat_swarm::run(&scenario, roster, Target::new(server), &mut |progress| {
-        eprintln!("{progress}");
-    })?;
+    let now = now.unwrap_or(Duration::ZERO);
+    let prefix = format!("swarm{:x}-", now.as_millis());
+    let tasks = tasks(swarm, &scenario, server, &admin, &prefix)?;
+    // Found out before the run, not after it.
+    if let Some(file) = &swarm.report {
+        write_report(file, "this run has not come to its end\n")?;
+    }
+    let title = Title {
+        scenario: swarm.scenario.clone(),
+        duration_s: scenario.duration_s,
+        seed: scenario.seed,
+        server: format!("ws://{server}"),
+    };
+    eprintln!("creating {} users, {prefix}…", scenario.users);
+    let probe = Probe::start(admin.clone(), place::pid(swarm, node.as_ref()));
+    let (finished, recorder) = go(swarm, &tasks, probe, title)?;
+    let mut summary = finished.summary;
+    summary.seed = scenario.seed;
+    summary.server = recorder.probe().map(Probe::used).unwrap_or_default();
+    if let Some(file) = &swarm.report {
+        let about = About {
+            scenario: swarm.scenario.clone(),
+            scenario_text: scenario.to_toml(),
+            command: command(),
+            began_unix_s: now.as_secs(),
+            server: format!("ws://{server}"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine: machine(),
+        };
+        let points = recorder.series.points();
+        write_report(file, &report::html(&about, &summary, points))?;
+        eprintln!("the report is {}", file.display());
+    }
     if swarm.json {
         let json = serde_json::to_string_pretty(&summary).expect("figures are plain data");
         print(json + "\n")?;
@@ -82,9 +116,16 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
     }
     let clean = summary.verdict.outcome == Outcome::Clean;
     if clean && !swarm.keep_users {
-        admin.remove(&prefix, users)?;
+        for task in &tasks {
+            admin.remove(&task.prefix, task.scenario.users as usize)?;
+        }
     }
-    match summary.verdict.outcome {
+    judged(summary.verdict.outcome, &prefix)
+}
+
+/// What the exit code says of the verdict.
+fn judged(outcome: Outcome, prefix: &str) -> Result<(), Failure> {
+    match outcome {
         Outcome::Clean => Ok(()),
         Outcome::Broken => Err(Failure::new(
             Exit::Data,
@@ -100,71 +141,92 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
     }
 }
 
-/// Where to connect.
-fn server(
+/// What each process does: all of it, or a share.
+fn tasks(
     swarm: &SwarmArgs,
-    settings: &Settings,
-    node: Option<&NodeFile>,
-) -> Result<SocketAddr, Failure> {
-    let url = swarm.url.clone().unwrap_or_else(|| {
-        node.map_or_else(
-            || node_file::client_url(settings.server.listen, settings.server.tls_cert.is_some()),
-            NodeFile::client_url,
-        )
-    });
-    let Some(address) = url.strip_prefix("ws://") else {
-        let text = format!("{url}: a swarm speaks ws:// only; point it at a listener without TLS");
-        return Err(Failure::new(Exit::Config, text));
+    scenario: &Scenario,
+    server: SocketAddr,
+    admin: &Admin,
+    prefix: &str,
+) -> Result<Vec<Task>, Failure> {
+    let shares = scenario.split(swarm.processes).ok_or_else(|| {
+        let text = "too few users for so many --processes: each needs two to write to each other";
+        Failure::new(Exit::Config, text)
+    })?;
+    let several = shares.len() > 1;
+    let task = |(place, scenario): (u32, Scenario)| Task {
+        prefix: if several {
+            format!("{prefix}{place}-")
+        } else {
+            prefix.to_owned()
+        },
+        scenario,
+        server,
+        admin: admin.clone(),
+        device: DEVICE.to_owned(),
+        sources: Sources::shared(swarm.source_addresses, server, place, swarm.processes),
     };
-    let address = address.split('/').next().unwrap_or_default();
-    let found = address.to_socket_addrs().map(|mut found| found.next());
-    match found {
-        Ok(Some(found)) => Ok(found),
-        _ => Err(Failure::new(
-            Exit::Config,
-            format!("{url}: there is no such address; expected ws://HOST:PORT"),
-        )),
-    }
+    Ok((0..).zip(shares).map(task).collect())
 }
 
-fn admin(
+/// Runs the tasks: one in this process, several in processes of their own.
+fn go(
     swarm: &SwarmArgs,
-    args: &ConfigArgs,
-    settings: &Settings,
-    node: Option<&NodeFile>,
-) -> Result<Admin, Failure> {
-    let base = swarm.admin.clone().unwrap_or_else(|| {
-        let running = args.admin_listen.or(node.map(|node| node.admin_listen));
-        let address = node_file::reachable(running.unwrap_or(settings.admin.listen));
-        format!("http://{address}")
-    });
-    let secret = match &swarm.admin_secret {
-        Some(secret) => secret.clone(),
-        None => Secret::load(settings.data_dir())
-            .map_err(|error| {
-                let failure = Failure::from(error);
-                let hint =
-                    "give it by STONECHAT_ADMIN_SECRET, or the --data-dir of a running server";
-                Failure::new(failure.exit(), format!("{failure}; {hint}"))
-            })?
-            .expose()
-            .to_owned(),
+    tasks: &[Task],
+    probe: Probe,
+    title: Title,
+) -> Result<(Finished, Recorder), Failure> {
+    if let [task] = tasks {
+        descriptors(task)?;
+        // Before the terminal is taken over: this takes a while, and what fails is read on a plain one.
+        let roster = task.roster()?;
+        let mut front = Front::new(swarm.plain, probe, title)?;
+        let finished = task.run(roster, &mut front);
+        let recorder = front.close();
+        return Ok((finished?, recorder));
+    }
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| Failure::io("this program's own file", &error))?;
+    let worker = || {
+        let mut command = Command::new(&program);
+        command.args(["swarm", "work"]);
+        command
     };
-    let base = base.trim_end_matches('/').trim_end_matches("/admin/v1");
-    Ok(Admin {
-        base: format!("{base}/admin/v1"),
-        bearer: format!("Bearer {}", secret.trim()),
-    })
+    let mut front = Front::new(swarm.plain, probe, title)?;
+    let finished = coordinate(tasks, worker, &mut front);
+    let recorder = front.close();
+    Ok((finished?, recorder))
+}
+
+fn write_report(file: &Path, text: &str) -> Result<(), Failure> {
+    let written = std::fs::write(file, text);
+    written.map_err(|error| Failure::io(format_args!("the report {}", file.display()), &error))
+}
+
+/// This command line, without the secret.
+fn command() -> String {
+    let mut words: Vec<String> = vec!["stonechat".to_owned()];
+    let mut secret = false;
+    for word in std::env::args().skip(1) {
+        let hidden = std::mem::replace(&mut secret, word == "--admin-secret");
+        match word.split_once('=') {
+            _ if hidden => words.push("…".to_owned()),
+            Some(("--admin-secret", _)) => words.push("--admin-secret=…".to_owned()),
+            _ => words.push(word),
+        }
+    }
+    words.join(" ")
 }
 
 /// Every device is a socket.
-fn descriptors(devices: u64) -> Result<(), Failure> {
+fn descriptors(task: &Task) -> Result<(), Failure> {
+    let devices = task.scenario.devices_total();
     let limit = rlimit::increase_nofile_limit(u64::MAX);
     let limit = limit.map_err(|error| Failure::io("the descriptor limit", &error))?;
     if devices + DESCRIPTORS_SPARE > limit {
         let text = format!(
-            "{devices} devices need {} descriptors, the limit is {limit}: raise it (ulimit -n), or \
-             take fewer --users",
+            "{devices} devices need {} descriptors, the limit is {limit}: raise it (ulimit -n), take \
+             fewer --users, or split them over several --processes",
             devices + DESCRIPTORS_SPARE
         );
         return Err(Failure::new(Exit::Config, text));

@@ -1,5 +1,6 @@
 //! Users and tokens in bulk, through the admin API, several requests at a time.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{Roster, SwarmError};
@@ -7,7 +8,7 @@ use crate::{Roster, SwarmError};
 const THREADS: usize = 8;
 
 /// Where and how to reach the admin API of a server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Admin {
     /// `http://HOST:PORT/admin/v1`.
     pub base: String,

@@ -13,7 +13,7 @@ use crate::behaviour::Behaviour;
 use crate::connection::{Connection, Phase};
 use crate::precise::{self, Alarm};
 use crate::shared::{Shared, Timer};
-use crate::{Counts, Lateness, Roster, SwarmError, User};
+use crate::{Counts, Lateness, Roster, Sources, SwarmError, User};
 
 mod connecting;
 mod inbound;
@@ -28,6 +28,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 pub struct Options {
     /// Where the server listens.
     pub server: SocketAddr,
+    /// Where connections come from; what the system chooses when it is absent.
+    pub sources: Option<Sources>,
     /// Connections under way to `welcome` at the same time.
     pub connecting_max: usize,
     /// Whether the server answers sends and wants acknowledgements; a bare relay does neither.
@@ -39,6 +41,7 @@ impl Options {
     pub fn new(server: SocketAddr) -> Self {
         Self {
             server,
+            sources: Sources::for_server(server),
             connecting_max: 128,
             answers: true,
         }

@@ -21,6 +21,14 @@ pub enum SwarmError {
         /// How far it got.
         state: String,
     },
+    /// A process of the swarm could not go on.
+    #[error("{name} of the swarm: {what}")]
+    Process {
+        /// Which one.
+        name: String,
+        /// What happened.
+        what: String,
+    },
     /// Somebody stopped the run before everything could be checked.
     #[error("the run was stopped before everything could be checked; its users are left in place")]
     Stopped,

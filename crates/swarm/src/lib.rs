@@ -41,6 +41,7 @@ mod scenario;
 mod schedule;
 mod series;
 mod shared;
+mod sources;
 mod summary;
 mod user;
 mod view;
@@ -52,7 +53,7 @@ pub use checker::{
     Checker, GAPS_MAX, Kind, Outcome, REFUSALS_MAX, Totals, VIOLATIONS_MAX_EACH, Verdict,
     Violation, Violations,
 };
-pub use coordinate::merged;
+pub use coordinate::{Task, coordinate, merged, work};
 pub use counts::Counts;
 pub use engine::{Engine, Options};
 pub use error::SwarmError;
@@ -74,6 +75,7 @@ pub use schedule::Schedule;
 pub use series::{
     POINTS_MAX, Point, Probe, Recorder, Second, Series, ServerLook, ServerUse, own_rss_bytes,
 };
+pub use sources::{NotSources, Sources};
 pub use summary::{LatencySummary, Percentiles, Progress, Summary};
 pub use user::{Leave, User};
 pub use view::{Requests, Title, View};

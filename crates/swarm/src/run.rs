@@ -10,7 +10,7 @@ use crate::people::{Latencies, People};
 use crate::scenario::Phase;
 use crate::series::{Recorder, Second, ServerUse, own_rss_bytes};
 use crate::summary::{LatencySummary, Progress, Summary};
-use crate::{Engine, Options, Outcome, Roster, Scenario, SwarmError};
+use crate::{Engine, Options, Outcome, Roster, Scenario, Sources, SwarmError};
 
 /// To sign in all who are there at the beginning: so long, and so long more for each.
 const ASSEMBLE_WITHIN: Duration = Duration::from_secs(60);
@@ -89,6 +89,8 @@ pub struct Finished {
 pub struct Target {
     /// Where the server listens.
     pub server: SocketAddr,
+    /// Where connections come from; chosen by the server's address when it is absent.
+    pub sources: Option<Sources>,
     /// Settling is given up when so long nothing more has come.
     pub settle_still: Duration,
 }
@@ -98,6 +100,7 @@ impl Target {
     pub fn new(server: SocketAddr) -> Self {
         Self {
             server,
+            sources: None,
             settle_still: Duration::from_secs(20),
         }
     }
@@ -154,8 +157,10 @@ pub fn watched(
     let people = People::new(scenario, roster.names());
     let devices = u32::try_from(roster.len()).unwrap_or(u32::MAX);
     let spent_before = Spent::now();
+    let mut options = Options::new(target.server);
+    options.sources = target.sources.or(options.sources);
     let mut run = Run {
-        engine: Engine::new(roster, Options::new(target.server))?,
+        engine: Engine::new(roster, options)?,
         people,
         devices,
         began: spent_before.at,

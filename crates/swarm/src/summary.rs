@@ -28,6 +28,11 @@ pub struct Percentiles {
 impl Percentiles {
     /// Of a histogram.
     pub fn of(latency: &Latency) -> Self {
+        // Looking for percentiles goes through the whole histogram, and most seconds of most runs
+        // have none of something.
+        if latency.count() == 0 {
+            return Self::default();
+        }
         let us = |percent| u64::try_from(latency.percentile(percent).as_micros()).unwrap_or(0);
         Self {
             count: latency.count(),

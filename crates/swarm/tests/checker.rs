@@ -216,8 +216,8 @@ fn judged(fault: Fault) -> Summary {
     let scenario = Scenario::parse("test", text).expect("sound");
     let roster = Roster::new("u", "d", ["0".to_owned(), "1".to_owned()]);
     let target = Target {
-        server: relay(fault),
         settle_still: Duration::from_secs(2),
+        ..Target::new(relay(fault))
     };
     run(&scenario, roster, target, &mut |_| {}).expect("the run comes to its end")
 }

@@ -25,6 +25,7 @@ mod slow_reader;
 mod soak;
 mod storage;
 mod swarm;
+mod swarm_run;
 mod tls;
 mod tokens;
 mod ttl;

@@ -1,7 +1,7 @@
 //! Connecting: sockets, upgrades, sign-ins, so many at a time.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -139,9 +139,12 @@ impl Engine {
         )?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        if server.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        if let Some(sources) = self.options.sources {
             let network = self.connections[index as usize].network;
-            bind_to_a_source(&socket, index / PORTS_EACH + u32::from(network))?;
+            bind_to(
+                &socket,
+                sources.pick(index / PORTS_EACH + u32::from(network)),
+            )?;
         }
         match socket.connect(&server.into()) {
             Ok(()) => {}
@@ -167,21 +170,20 @@ impl Engine {
     }
 }
 
-/// Another source address for so many users, so that ports do not run out.
+/// Gives a socket its source address.
 ///
 /// The port is left open until the socket is connected. Chosen by `bind` it would belong to this
 /// socket alone, whatever the addresses, and for a minute after its end: 28,000 connections and no
 /// other program on the machine could connect to anything.
 #[cfg(target_os = "linux")]
-fn bind_to_a_source(socket: &Socket, source: u32) -> io::Result<()> {
+fn bind_to(socket: &Socket, source: Ipv4Addr) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-    let last = u8::try_from(2 + source % 250).unwrap_or(2);
     setsockopt(socket, IpBindAddressNoPort, &true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into())
+    socket.bind(&SocketAddr::from((source, 0)).into())
 }
 
 /// Other systems have other loopback addresses only when told to.
 #[cfg(not(target_os = "linux"))]
-fn bind_to_a_source(_socket: &Socket, _source: u32) -> io::Result<()> {
+fn bind_to(_socket: &Socket, _source: Ipv4Addr) -> io::Result<()> {
     Ok(())
 }

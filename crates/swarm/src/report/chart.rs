@@ -20,6 +20,11 @@ const MARK_APART: f64 = 17.0;
 const LETTER: f64 = 6.2;
 /// So many steps on a scale, about.
 const STEPS: f64 = 5.0;
+/// Steps on the axis of time.
+const TIME_STEPS_S: [f64; 15] = [
+    1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 14_400.0,
+    86_400.0,
+];
 
 /// How values are spread over the height.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,8 +201,10 @@ impl Chart {
                 y + 4.0
             );
         }
-        let mut seconds = Ticks::linear(axis.end_s() * 1.6).at;
-        seconds.retain(|at_s| *at_s <= axis.end_s());
+        let end_s = axis.end_s();
+        let fits = TIME_STEPS_S.into_iter().find(|step| end_s / step <= 12.0);
+        let step_s = fits.unwrap_or(end_s);
+        let seconds = (0..=(end_s / step_s) as u32).map(|n| f64::from(n) * step_s);
         for at_s in seconds {
             let (x, y, label) = (axis.x(at_s), HEIGHT - BOTTOM + 17.0, short(at_s));
             let _ = writeln!(
@@ -205,22 +212,23 @@ impl Chart {
                 "<text class=\"tick\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{label} s</text>"
             );
         }
-        let mut free_x = 0.0;
-        for (at_s, name) in &axis.phases {
+        for (place, (at_s, name)) in axis.phases.iter().enumerate() {
             let x = axis.x(*at_s);
             let (top, bottom) = (TOP, HEIGHT - BOTTOM);
             let _ = writeln!(
                 svg,
                 "<line class=\"phase\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top}\" y2=\"{bottom}\"/>"
             );
-            // A name that would run into the one before it is left out; the line still stands.
-            if x >= free_x {
-                let name_x = x.min(WIDTH - LETTER * name.chars().count() as f64);
-                free_x = x + LETTER * (name.chars().count() as f64 + 1.5);
+            // A name that would run into the next one is left out; the line still stands.
+            let next_x = axis
+                .phases
+                .get(place + 1)
+                .map_or(WIDTH, |next| axis.x(next.0));
+            if next_x - x >= LETTER * name.chars().count() as f64 {
                 let name = escaped(name);
                 let _ = writeln!(
                     svg,
-                    "<text class=\"name\" x=\"{name_x:.1}\" y=\"12\">{name}</text>"
+                    "<text class=\"name\" x=\"{x:.1}\" y=\"12\">{name}</text>"
                 );
             }
         }
@@ -228,20 +236,18 @@ impl Chart {
 
     fn path(&self, line: &Line, ticks: &Ticks, axis: &Axis<'_>) -> String {
         let mut path = String::new();
-        let mut pen_down = false;
-        for (at_s, value) in axis.at_s.iter().zip(&line.values) {
-            let Some(value) = value else {
-                pen_down = false;
-                continue;
-            };
+        let values = &line.values;
+        let known = |place: usize| values.get(place).copied().flatten().is_some();
+        for (place, (at_s, value)) in axis.at_s.iter().zip(values).enumerate() {
+            let Some(value) = value else { continue };
             let (x, y) = (axis.x(*at_s), self.y(ticks, *value));
-            // A point that stands alone is drawn as a dot, by its round ends.
-            let command = if pen_down { "L" } else { "M" };
+            let joined = place > 0 && known(place - 1);
+            let command = if joined { "L" } else { "M" };
             let _ = write!(path, "{command}{x:.1} {y:.1}");
-            if !pen_down {
-                path.push_str("h0");
+            if !joined && !known(place + 1) {
+                // A point that stands alone is a ring: a line needs two.
+                path.push_str("m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0");
             }
-            pen_down = true;
         }
         path
     }

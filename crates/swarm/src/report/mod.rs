@@ -12,8 +12,9 @@ use std::fmt::Write as _;
 
 use text::{escaped, mib, ms, short, utc, whole};
 
-use crate::{Outcome, Point, Summary};
+use crate::{Outcome, Percentiles, Point, Summary};
 
+const NOT_KNOWN: &str = "–";
 const STYLE: &str = include_str!("style.css");
 /// Points of a line; a screen shows hardly more.
 const CHART_POINTS_MAX: usize = 600;
@@ -50,6 +51,7 @@ pub fn html(about: &About, summary: &Summary, points: &[Point]) -> String {
         utc(about.began_unix_s),
     );
     head(&mut page, about, summary, points);
+    tables::violations(&mut page, summary);
     tables::latencies(&mut page, summary);
     tables::findings(&mut page, summary);
     tables::chaos(&mut page, &summary.chaos);
@@ -121,14 +123,18 @@ fn sentence(summary: &Summary) -> String {
 
 fn head(page: &mut String, about: &About, summary: &Summary, points: &[Point]) {
     let class = word(summary.verdict.outcome);
+    let devices = match summary.devices {
+        1 => "one device".to_owned(),
+        devices => format!("{devices} devices"),
+    };
     let _ = writeln!(
         page,
-        "<h1>Swarm run: {}</h1>\n<p class=\"about\">{} · {} users with {} devices each · {} s · seed {}</p>\n\
+        "<h1>Swarm run: {}</h1>\n<p class=\"about\">{} · {} users with {} each · {} s · seed {}</p>\n\
          <div class=\"verdict {class}\" role=\"status\"><strong>Verdict: {class}</strong>{}</div>",
         escaped(&about.scenario),
         utc(about.began_unix_s),
         whole(summary.users.into()),
-        summary.devices,
+        devices,
         short(summary.duration_s),
         summary.seed,
         sentence(summary),
@@ -150,19 +156,23 @@ fn head(page: &mut String, about: &About, summary: &Summary, points: &[Point]) {
         .fold(0.0, f64::max);
     let latencies = &summary.latencies;
     let totals = &summary.verdict.totals;
-    let known = |value: Option<String>| value.unwrap_or_else(|| "not known".to_owned());
+    let known = |value: Option<String>| value.unwrap_or_else(|| NOT_KNOWN.to_owned());
+    let p99 = |of: Percentiles| match of.count {
+        0 => NOT_KNOWN.to_owned(),
+        _ => ms(of.p99_us),
+    };
     page.push_str("<dl class=\"tiles\">\n");
     for (name, value, unit) in [
         ("accepted", whole(totals.accepted), "messages"),
         ("delivered at most", short(most), "a second"),
         (
             "send to accepted, p99",
-            ms(latencies.send_to_accepted.p99_us),
+            p99(latencies.send_to_accepted),
             "ms",
         ),
         (
             "send to delivered, p99",
-            ms(latencies.send_to_delivered.p99_us),
+            p99(latencies.send_to_delivered),
             "ms",
         ),
         (
@@ -176,7 +186,7 @@ fn head(page: &mut String, about: &About, summary: &Summary, points: &[Point]) {
             "s",
         ),
     ] {
-        let unit = if value == "not known" { "" } else { unit };
+        let unit = if value == NOT_KNOWN { "" } else { unit };
         let _ = writeln!(
             page,
             "<div><dt>{name}</dt><dd>{value} <small>{unit}</small></dd></div>"

@@ -235,3 +235,30 @@ fn the_sample_can_be_looked_at() {
         std::fs::write(path, html(&about, &summary, &points)).unwrap();
     }
 }
+
+/// The page that people read and scripts are written from has every field of the summary, and no other.
+#[test]
+fn the_fields_of_the_summary_are_those_of_the_page() {
+    let page = include_str!("../../../../docs/load-testing.md");
+    let (_, section) = page.split_once("### The summary as JSON").unwrap();
+    let (section, _) = section.split_once("\n### ").unwrap();
+    let rows = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let told: std::collections::BTreeSet<_> = rows
+        .flat_map(|row| row.split(", "))
+        .map(|field| field.trim_matches('`').to_owned())
+        .collect();
+    let (_, summary, _) = made_up(Outcome::Clean);
+    let summary = serde_json::to_value(&summary).unwrap();
+    let known: std::collections::BTreeSet<_> =
+        summary.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(told, known);
+    let server = section
+        .lines()
+        .find(|line| line.starts_with("| `server`"))
+        .unwrap();
+    for field in summary["server"].as_object().unwrap().keys() {
+        assert!(server.contains(&format!("`{field}`")), "{field}");
+    }
+}

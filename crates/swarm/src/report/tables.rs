@@ -17,15 +17,19 @@ fn row(page: &mut String, name: &str, value: &str) {
 
 /// The head of a table; columns after the first `left` ones are numbers.
 fn header(page: &mut String, caption: &str, columns: &[&str], left: usize) {
-    let _ = write!(
-        page,
-        "<div class=\"scroll\"><table><caption>{caption}</caption><thead><tr>"
-    );
-    for (place, column) in columns.iter().enumerate() {
-        let class = if place < left { "" } else { " class=\"n\"" };
-        let _ = write!(page, "<th scope=\"col\"{class}>{column}</th>");
+    page.push_str("<div class=\"scroll\"><table>");
+    if !caption.is_empty() {
+        let _ = write!(page, "<caption>{caption}</caption>");
     }
-    page.push_str("</tr></thead><tbody>\n");
+    if !columns.is_empty() {
+        page.push_str("<thead><tr>");
+        for (place, column) in columns.iter().enumerate() {
+            let class = if place < left { "" } else { " class=\"n\"" };
+            let _ = write!(page, "<th scope=\"col\"{class}>{column}</th>");
+        }
+        page.push_str("</tr></thead>");
+    }
+    page.push_str("<tbody>\n");
 }
 
 const END: &str = "</tbody></table></div>\n";
@@ -59,10 +63,10 @@ fn cells(of: Percentiles) -> [String; 6] {
     [whole(of.count), p50, p90, p99, p999, max]
 }
 
-/// What was counted, and the first violations with what it takes to trace them.
+/// What was counted.
 pub(super) fn findings(page: &mut String, summary: &Summary) {
     page.push_str("<h2>What was counted</h2>\n");
-    header(page, "", &["", ""], 1);
+    header(page, "", &[], 0);
     let totals = &summary.verdict.totals;
     for (name, count) in [
         ("sent", totals.sent),
@@ -100,6 +104,10 @@ pub(super) fn findings(page: &mut String, summary: &Summary) {
         }
     }
     page.push_str(END);
+}
+
+/// The first violations, with what it takes to trace them.
+pub(super) fn violations(page: &mut String, summary: &Summary) {
     let violations = &summary.verdict.violations;
     if violations.first.is_empty() {
         return;
@@ -266,8 +274,8 @@ pub(super) fn sizing(page: &mut String, summary: &Summary, points: &[Point]) {
     header(
         page,
         "How to think further from these is in docs/load-testing.md",
-        &["", ""],
-        2,
+        &[],
+        0,
     );
     for (name, value) in rows {
         row(page, name, &value);
@@ -277,7 +285,7 @@ pub(super) fn sizing(page: &mut String, summary: &Summary, points: &[Point]) {
 
 pub(super) fn what_ran(page: &mut String, about: &About, summary: &Summary) {
     page.push_str("<h2>What ran</h2>\n");
-    header(page, "", &["", ""], 2);
+    header(page, "", &[], 0);
     let version = summary.server.version.as_deref();
     let server = format!(
         "{}, version {}",

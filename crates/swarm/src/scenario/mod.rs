@@ -255,6 +255,14 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// As a file would have it.
+    ///
+    /// # Panics
+    /// Never: every value of a scenario can be written as TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a scenario is plain data")
+    }
+
     /// How many devices there are.
     pub fn devices_total(&self) -> u64 {
         u64::from(self.users) * u64::from(self.devices)

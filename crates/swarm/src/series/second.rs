@@ -51,8 +51,7 @@ impl Second {
     pub fn add(&mut self, other: &Self) {
         self.at_s = self.at_s.max(other.at_s);
         self.span_s = self.span_s.max(other.span_s);
-        // Whoever is behind shows what is still going on.
-        if other.online > 0 && self.online == 0 {
+        if self.phase.is_empty() {
             self.phase.clone_from(&other.phase);
         }
         for (own, more) in [

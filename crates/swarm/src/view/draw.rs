@@ -297,7 +297,7 @@ mod tests {
             ..Title::default()
         });
         let mut recorder = crate::Recorder::new(None);
-        for n in 1..=500_u64 {
+        for n in 1..=250_u64 {
             let mut second = Second {
                 at_s: n as f64,
                 span_s: 1.0,
@@ -334,9 +334,9 @@ mod tests {
         for text in [
             "chatter",
             "midnight",
-            "500 s",
+            "250 s",
             "990/1000",
-            "500 delivered/s",
+            "250 delivered/s",
             "5.2",
             "345 MiB",
             "17 (dispatcher-1)",
@@ -353,9 +353,10 @@ mod tests {
     #[test]
     fn it_can_be_drawn_at_any_time_and_size() {
         let mut shown = Shown::new(Title::default());
+        let running = running();
         for size in [(1, 1), (20, 5), (80, 24), (300, 90)] {
             screen(&shown, size);
-            screen(&running(), size);
+            screen(&running, size);
         }
         assert!(screen(&shown, (80, 24)).contains("starting"));
         shown.wish = Wish::End;

@@ -188,3 +188,45 @@ fn keys(requests: &Requests) -> io::Result<bool> {
     }
     Ok(any)
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Panics under a view when it is told to; by itself it does nothing.
+    #[test]
+    fn panics_when_told() {
+        if std::env::var_os("PANIC_UNDER_A_VIEW").is_some() {
+            let _view = View::start(Title::default(), Requests::default()).unwrap();
+            panic!("here is why");
+        }
+    }
+
+    /// In a terminal of its own: the message of a panic is on the screen that stays, and keys echo again.
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was() {
+        let own = std::env::current_exe().unwrap();
+        let own = own.to_str().unwrap();
+        let line = format!("'{own}' --exact view::tests::panics_when_told --nocapture; stty -a");
+        let output = Command::new("script")
+            .args(["-q", "-c", &line, "/dev/null"])
+            .env("PANIC_UNDER_A_VIEW", "1")
+            .env("TERM", "xterm")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let (before, after) = said.split_once("\u{1b}[?1049l").unwrap();
+        assert!(
+            before.contains("\u{1b}[?1049h"),
+            "it was taken over: {said:?}"
+        );
+        assert!(after.contains("here is why"), "{said:?}");
+        let (_, modes) = after.split_once("speed").unwrap();
+        assert!(
+            modes.contains(" icanon") && modes.contains(" echo "),
+            "{modes}"
+        );
+    }
+}
