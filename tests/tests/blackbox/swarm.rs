@@ -32,8 +32,10 @@ fn a_few_seconds_of_chatter_are_judged_clean() {
     assert_eq!(of("accepted"), of("sent"), "{summary:#}");
     assert_eq!(of("accepted"), of("delivered"), "{summary:#}");
     assert!(of("receipts") > 0, "{summary:#}");
-    let accepted = &summary["latencies"]["send_to_accepted"];
-    assert_eq!(accepted["count"], totals["accepted"], "{summary:#}");
+    // Of those who left before the answer came there is no latency.
+    let timed = summary["latencies"]["send_to_accepted"]["count"].as_u64();
+    let left = summary["reconnects"].as_u64().unwrap_or(0) * 64;
+    assert!(timed <= Some(of("accepted")) && timed.map(|n| n + left) >= Some(of("accepted")));
     // Whoever took part is gone again.
     let listed = node.run(&["user", "list"]);
     assert_eq!(listed.stdout.trim(), "", "{listed:?}");

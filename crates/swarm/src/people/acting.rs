@@ -96,7 +96,8 @@ impl Behaviour for People {
     fn on_accepted(&mut self, user: &mut User<'_>, sent: &Sent) -> Result<(), String> {
         self.checker.accepted(user.index(), sent.to, sent.number);
         let device = &self.devices[user.index() as usize];
-        if !device.slow {
+        // Whoever left before the answer came has kept itself waiting.
+        if !device.slow && sent.at_us >= device.here_since_us {
             let took_us = user.now_us().saturating_sub(sent.at_us);
             self.latencies.accepted.record_us(took_us);
             self.interval.accepted.record_us(took_us);
