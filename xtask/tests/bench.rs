@@ -75,7 +75,8 @@ fn all_benchmarks_run_and_lose_nothing() {
     }
     assert!(figure(&read("offline"), "drained: messages") >= 100.0);
     assert!(figure(&read("start"), "messages accepted") >= 600.0);
-    for name in ["idle", "latency", "signin", "scaling"] {
+    assert!((figure(&read("hold"), "connections lost")).abs() < 0.5);
+    for name in ["idle", "hold-several", "latency", "signin", "scaling"] {
         assert!(
             !read(name)["figures"]
                 .as_array()

@@ -46,6 +46,18 @@ const ALL: &[(&str, &str, &str, Option<&str>)] = &[
         Some("--connections 20 --seconds 1"),
     ),
     (
+        "hold",
+        "",
+        "--connections 2000 --minutes 0.2",
+        Some("--connections 20 --minutes 0.02"),
+    ),
+    (
+        "hold",
+        "--servers 6 --connections 100000 --minutes 3",
+        "--servers 2 --connections 3000 --minutes 0.2",
+        Some("--servers 2 --connections 20 --minutes 0.02"),
+    ),
+    (
         "latency",
         "--seconds 120",
         "--seconds 5",
@@ -116,7 +128,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<()> {
             Ok(mut report) => {
                 report.command = format!("cargo xtask bench {}", command.trim());
                 let json = serde_json::to_string_pretty(&report)?;
-                fs::write(out.join(format!("{name}.json")), json)?;
+                fs::write(out.join(format!("{}.json", report.bench)), json)?;
                 print!("{}", report.table());
                 if args.write {
                     write(&report)?;
@@ -213,6 +225,8 @@ mod tests {
         for (name, ..) in ALL {
             assert!(replace(&mut page.to_owned(), name, "").is_ok(), "{name}");
         }
-        assert!(replace(&mut page.to_owned(), "machine", "").is_ok());
+        for name in ["machine", "hold-several"] {
+            assert!(replace(&mut page.to_owned(), name, "").is_ok(), "{name}");
+        }
     }
 }

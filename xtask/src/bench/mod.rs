@@ -8,6 +8,7 @@ mod actors;
 mod all;
 mod disk;
 mod flame;
+mod hold;
 mod idle;
 mod latency;
 mod offline;
@@ -81,6 +82,8 @@ enum Bench {
     Profile(profile::Args),
     /// Memory and CPU of an idle, authenticated connection.
     Idle(idle::Args),
+    /// Connections held for minutes, by one server process or by several.
+    Hold(hold::Args),
     /// Latencies at a tenth of full load, by the clock.
     Latency(latency::Args),
     /// Messages to users who are away: taken, kept, drained.
@@ -120,6 +123,7 @@ fn one(bench: &Bench, common: &Common) -> Result<Report> {
         Bench::Relay(of) => relay::run(of, common)?,
         Bench::Profile(of) => profile::run(of, common)?,
         Bench::Idle(of) => idle::run(of, common)?,
+        Bench::Hold(of) => hold::run(of, common)?,
         Bench::Latency(of) => latency::run(of, common)?,
         Bench::Offline(of) => offline::run(of, common)?,
         Bench::Start(of) => start::run(of, common)?,

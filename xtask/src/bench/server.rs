@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -34,6 +34,15 @@ pub(crate) fn work_dir(common: &Common) -> Result<TempDir> {
 pub(crate) struct Running(Child);
 
 impl Running {
+    pub(crate) fn new(child: Child) -> Self {
+        Self(child)
+    }
+
+    /// How it ended, when it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.0.try_wait()?)
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
