@@ -163,7 +163,7 @@ fn head(page: &mut String, about: &About, summary: &Summary, points: &[Point]) {
     };
     page.push_str("<dl class=\"tiles\">\n");
     for (name, value, unit) in [
-        ("accepted", whole(totals.accepted), "messages"),
+        ("messages accepted", whole(totals.accepted), ""),
         ("delivered at most", short(most), "a second"),
         (
             "send to accepted, p99",

@@ -92,7 +92,11 @@ impl Drop for View {
     fn drop(&mut self) {
         // The thread ends when there can be no more news.
         self.news = None;
-        if let Some(thread) = self.thread.take() {
+        // In a panic the hook has given the terminal back, and the thread may wait there for a whole
+        // line instead of a key: nothing that is worth waiting for.
+        if let Some(thread) = self.thread.take()
+            && !thread::panicking()
+        {
             // What it had to say in a panic the hook has said.
             let _ = thread.join();
         }
