@@ -10,6 +10,7 @@ mod crash;
 mod floor;
 mod fuzz;
 mod handshakes;
+mod load;
 mod memory;
 mod mutants;
 mod release;
@@ -17,6 +18,8 @@ mod schema;
 mod server;
 mod sim;
 mod soak;
+mod tls_tunnel;
+mod xmpp;
 
 /// Project tasks.
 #[derive(Debug, Parser)]
@@ -35,6 +38,9 @@ enum Task {
     /// The bare relay that benchmarks compare with; they start it themselves.
     #[command(hide = true)]
     FloorRelay(floor::Args),
+    /// What encrypts for clients that cannot; benchmarks start it themselves.
+    #[command(hide = true)]
+    TlsTunnel(tls_tunnel::Args),
     /// Resident memory of the server for each idle connection.
     Memory(memory::Args),
     /// Power cuts in mid-load, over and over; nothing accepted may be missing. Needs root.
@@ -57,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::FloorRelay(args) => floor::run(&args),
+        Task::TlsTunnel(args) => tls_tunnel::run(&args),
         Task::Memory(args) => memory::run(&args),
         Task::Powercut(args) => crash::powercut(args),
         Task::Mutants(args) => mutants::run(&args),

@@ -163,7 +163,7 @@ fn write(report: &Report) -> Result<()> {
 }
 
 /// Replaces what is between `<!-- bench:NAME -->` and `<!-- bench:end -->`.
-fn replace(text: &mut String, name: &str, with: &str) -> Result<()> {
+pub(super) fn replace(text: &mut String, name: &str, with: &str) -> Result<()> {
     let mark = format!("<!-- bench:{name} -->");
     let start = text.find(&mark);
     let start = start.with_context(|| format!("docs/performance.md lacks {mark}"))? + mark.len();
@@ -174,7 +174,7 @@ fn replace(text: &mut String, name: &str, with: &str) -> Result<()> {
 }
 
 /// What the figures were measured on.
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
     let model = cpus

@@ -6,6 +6,7 @@
 
 mod actors;
 mod all;
+mod compare;
 mod disk;
 mod flame;
 mod hold;
@@ -76,6 +77,8 @@ pub(crate) struct Common {
 enum Bench {
     /// All of them in a row.
     All(all::Args),
+    /// The same work done by ejabberd and Prosody, from Debian's packages.
+    Compare(compare::Args),
     /// Server CPU for messages between connected users, beside a bare relay.
     Relay(relay::Args),
     /// Where the server's time goes: flame graph, system calls and sleeps a message (needs perf).
@@ -106,6 +109,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Bench::All(of) = &args.bench {
         return all::run(of, &args.common);
     }
+    if let Bench::Compare(of) = &args.bench {
+        return compare::run(of, &args.common);
+    }
     let mut report = one(&args.bench, &args.common)?;
     let words: Vec<String> = std::env::args().skip(1).collect();
     report.command = format!("cargo xtask {}", words.join(" "));
@@ -119,7 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn one(bench: &Bench, common: &Common) -> Result<Report> {
     Ok(match bench {
-        Bench::All(_) => bail!("all is not one"),
+        Bench::All(_) | Bench::Compare(_) => bail!("they are not one of a row"),
         Bench::Relay(of) => relay::run(of, common)?,
         Bench::Profile(of) => profile::run(of, common)?,
         Bench::Idle(of) => idle::run(of, common)?,

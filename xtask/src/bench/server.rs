@@ -31,7 +31,7 @@ pub(crate) fn work_dir(common: &Common) -> Result<TempDir> {
 
 /// A process that ends with its handle.
 #[derive(Debug)]
-pub(crate) struct Running(Child);
+pub(crate) struct Running(pub(super) Child);
 
 impl Running {
     pub(crate) fn new(child: Child) -> Self {
