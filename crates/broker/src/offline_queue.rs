@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::{HashMap, HashMapExt};
+use ahash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use stonechat_actors::{ActorRef, Ctx, Handle, Supervised};
 use stonechat_mailbox::{MailboxRef, Receipt, StoreError};
 use stonechat_protocol::{DeviceId, ErrorCode, MessageId, Seq, UserId};
@@ -38,6 +38,8 @@ const READS_MAX: usize = 256;
 /// Untold receipts looked through for an older one of the same conversation. Beyond it both
 /// are told, in order.
 const UNTOLD_SEARCHED_MAX: usize = 64;
+/// When it is looked again whether a receipt can be made durable.
+const UNTOLD_AGAIN: Duration = Duration::from_millis(200);
 /// Calls of the store that may be waited for at a time; the runtime allows twice as many.
 const STORE_CALLS_MAX: usize = 512;
 
@@ -214,15 +216,32 @@ impl OfflineQueue {
         let receipts = std::mem::take(&mut self.untold);
         let flushed = self.shared.store.flushed();
         ctx.spawn_then(flushed, move |me, flushed, ctx| {
+            if flushed.is_err() {
+                // A full disk gets room again. Has the store failed for good, the node is about to stop.
+                me.keep_untold(receipts);
+                ctx.run_later(UNTOLD_AGAIN, |me, ctx| {
+                    me.telling = false;
+                    me.tell_when_durable(ctx);
+                });
+                return;
+            }
             me.telling = false;
-            // Not durable: the store has failed, and the node is about to stop.
-            if flushed.is_ok() {
-                for (sender, receipt) in receipts {
-                    me.lagging.tell(&sender, ReceiptMoved(receipt));
-                }
+            for (sender, receipt) in receipts {
+                me.lagging.tell(&sender, ReceiptMoved(receipt));
             }
             me.tell_when_durable(ctx);
         });
+    }
+
+    /// Puts receipts back before those that moved meanwhile: of each conversation the latest.
+    fn keep_untold(&mut self, earlier: Vec<(UserId, Receipt)>) {
+        let later = std::mem::replace(&mut self.untold, earlier);
+        self.untold.extend(later);
+        let mut seen = HashSet::new();
+        self.untold.reverse();
+        self.untold
+            .retain(|(sender, receipt)| seen.insert((sender.clone(), receipt.with.clone())));
+        self.untold.reverse();
     }
 }
 

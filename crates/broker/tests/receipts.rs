@@ -3,9 +3,13 @@
 
 mod common;
 
-use common::{config, id, run, user};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::gate::Brim;
+use common::{config, id, run, soon, user};
 use stonechat_broker::{Command, Input};
-use stonechat_mailbox::Store;
+use stonechat_mailbox::{Store, Unavailable};
 
 /// The message leaves the mailbox with the acknowledgement that rides on the very frame.
 #[test]
@@ -113,6 +117,43 @@ fn receipts_of_a_time_away_and_of_the_moment_of_return() {
                 let first = alice.receipt("bob", Some(n), None).await;
                 let second = alice.receipt("carol", Some(n + 1), None).await;
                 rev = first.rev.max(second.rev);
+            }
+        },
+    );
+}
+
+/// While the disk is full no receipt can be made durable, so none is told. It is told when there is room
+/// again: the sender, who stays connected, would never ask.
+#[test]
+fn a_receipt_outlasts_a_full_disk() {
+    let brim = Arc::new(Brim::default());
+    let disk = Arc::clone(&brim);
+    run(
+        config(),
+        |settings| {
+            settings.faults = Some(disk);
+            settings.disk_probe = Duration::from_millis(5);
+        },
+        async |node| {
+            node.create(&["alice", "bob"]).await;
+            let mut alice = node.attach("alice/phone").await;
+            let mut bob = node.attach("bob/laptop").await;
+            for n in 1..=5 {
+                alice.send(n, "bob").await;
+                alice.accepted().await;
+                let message = bob.message().await;
+                brim.fill(true);
+                bob.ack(message.seq).await;
+                let full = || node.store.unavailable() == Some(Unavailable::DiskFull);
+                common::until("the disk is full", full).await;
+                for _ in 0..20 {
+                    let flushed = soon("a flush is given up", node.store.flushed()).await;
+                    assert!(flushed.is_err(), "nothing is durable");
+                }
+                brim.fill(false);
+                alice.receipt("bob", Some(n), None).await;
+                let accepting = || node.store.unavailable().is_none();
+                common::until("there is room again", accepting).await;
             }
         },
     );

@@ -1,6 +1,7 @@
 //! A disk that can be held up, for what happens while a commit is under way.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use stonechat_mailbox::{Faults, WriteFault};
@@ -41,6 +42,31 @@ impl Faults for Gate {
             state = self.moved.wait(state).expect("never poisoned");
         }
         state.waiting = false;
+        None
+    }
+}
+
+/// A disk that is full when the test says so.
+#[derive(Default)]
+pub(crate) struct Brim {
+    full: AtomicBool,
+}
+
+impl Brim {
+    pub(crate) fn fill(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
+    }
+}
+
+impl Faults for Brim {
+    fn write(&self, _bytes: usize) -> WriteFault {
+        match self.full.load(Ordering::SeqCst) {
+            true => WriteFault::Fail(io::ErrorKind::StorageFull.into()),
+            false => WriteFault::None,
+        }
+    }
+
+    fn sync(&self) -> Option<io::Error> {
         None
     }
 }
