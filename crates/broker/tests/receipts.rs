@@ -158,3 +158,36 @@ fn a_receipt_outlasts_a_full_disk() {
         },
     );
 }
+
+/// The same for one who signs in while the disk is full, and is to be told what moved before.
+#[test]
+fn receipts_of_a_time_away_outlast_a_full_disk() {
+    let brim = Arc::new(Brim::default());
+    let disk = Arc::clone(&brim);
+    run(
+        config(),
+        |settings| {
+            settings.faults = Some(disk);
+            settings.disk_probe = Duration::from_millis(5);
+        },
+        async |node| {
+            node.create(&["alice", "bob"]).await;
+            let alice = node.attach("alice/phone").await;
+            let mut bob = node.attach("bob/laptop").await;
+            alice.send(1, "bob").await;
+            let message = bob.message().await;
+            drop(alice);
+            brim.fill(true);
+            bob.ack(message.seq).await;
+            let full = || node.store.unavailable() == Some(Unavailable::DiskFull);
+            common::until("the disk is full", full).await;
+            let mut alice = node.attach("alice/phone").await;
+            for _ in 0..20 {
+                let flushed = soon("a flush is given up", node.store.flushed()).await;
+                assert!(flushed.is_err(), "nothing is durable");
+            }
+            brim.fill(false);
+            alice.receipt("bob", Some(1), None).await;
+        },
+    );
+}

@@ -92,6 +92,9 @@ impl Session {
         ctx.spawn_then(flushed, move |me, flushed, ctx| {
             if flushed.is_ok() {
                 me.receipts_durable(connection, page, ctx);
+            } else {
+                // A full disk gets room again; until then the device waits for what it missed.
+                ctx.run_later(READ_AGAIN, move |me, ctx| me.receipts_page(connection, ctx));
             }
         });
     }
