@@ -89,18 +89,27 @@ pub(crate) fn move_watermark(
             Mark::Delivered { with, .. } | Mark::Read { with, .. } => with.clone(),
         };
         let before = store.receipt(&mailbox, &with).await?;
-        let mut receipts = Receipts::new(Watermarks {
+        let marks = Watermarks {
             delivered: before.as_ref().and_then(|receipt| receipt.delivered),
             read: before.as_ref().and_then(|receipt| receipt.read),
-        });
+        };
         let devices = if mailbox.devices() <= 1 {
             SenderDevices::One
         } else {
             SenderDevices::Several
         };
+        let mut receipts = match &mark {
+            Mark::Read {
+                found: Some(found), ..
+            } if devices == SenderDevices::Several => {
+                let delivered_at = place(&store, &sender, &with, marks.delivered, *found).await?;
+                let read_at = place(&store, &sender, &with, marks.read, *found).await?;
+                Receipts::at(marks, delivered_at, read_at)
+            }
+            _ => Receipts::new(marks),
+        };
         let moved = match mark {
             Mark::Delivered { id, upto, .. } => {
-                let marks = receipts.watermarks();
                 if is_behind(&store, &sender, &with, marks, devices, (id, upto)).await? {
                     None
                 } else {
@@ -122,6 +131,22 @@ pub(crate) fn move_watermark(
         store_moved(&store, &mailbox, &with, moved, now_ms).await
     }
     .boxed()
+}
+
+/// The place of a watermark in the reader's mailbox, to compare with that of a message which is in it.
+/// One that has left it was before. 0 where there is none.
+async fn place(
+    store: &Arc<dyn Store>,
+    sender: &UserId,
+    reader: &UserId,
+    mark: Option<MessageId>,
+    found: Seq,
+) -> Result<Seq, StoreError> {
+    let (Some(mark), Some(mailbox)) = (mark, store.resident(reader)) else {
+        return Ok(0);
+    };
+    let at = store.find(&mailbox, sender, mark, FIND_SCAN_MAX).await?;
+    Ok(at.unwrap_or(found.saturating_sub(1)))
 }
 
 /// Acknowledgements come in order, but a `read` may have moved `delivered` ahead of them: then

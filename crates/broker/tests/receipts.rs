@@ -191,3 +191,34 @@ fn receipts_of_a_time_away_outlast_a_full_disk() {
         },
     );
 }
+
+/// Two devices send, and the greater id came first: what is said to be read then does not take the
+/// watermark back to it.
+#[test]
+fn a_read_of_an_earlier_message_with_a_greater_id_takes_nothing_back() {
+    run(
+        config(),
+        |_| {},
+        async |node| {
+            node.create(&["alice", "bob"]).await;
+            let mut phone = node.attach("alice/phone").await;
+            let mut tablet = node.attach("alice/tablet").await;
+            let mut bob = node.attach("bob/laptop").await;
+            // It acknowledges nothing, so everything stays in the mailbox.
+            let _other = node.attach("bob/desk").await;
+            phone.send(9, "bob").await;
+            phone.accepted().await;
+            let first = bob.message().await;
+            tablet.send(5, "bob").await;
+            tablet.accepted().await;
+            let second = bob.message().await;
+            assert!(second.seq > first.seq && (first.n, second.n) == (9, 5));
+            bob.ack(second.seq).await;
+            phone.receipt("bob", Some(5), None).await;
+            bob.read("alice", 9).await;
+            phone.receipt("bob", Some(5), Some(9)).await;
+            bob.read("alice", 5).await;
+            phone.receipt("bob", Some(5), Some(5)).await;
+        },
+    );
+}

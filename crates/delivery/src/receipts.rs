@@ -69,6 +69,16 @@ impl Receipts {
         }
     }
 
+    /// Starts from what is stored and the places of the watermarks in the reader's mailbox; 0 is
+    /// not known. Of one that has left the mailbox any place before all that is in it will do.
+    pub fn at(marks: Watermarks, delivered_at: Seq, read_at: Seq) -> Self {
+        Self {
+            marks,
+            delivered_at,
+            read_at,
+        }
+    }
+
     /// Takes over a change that was stored with its places (0: not known), as a replayed
     /// journal brings them: `read` as it was decided, `delivered` only forward, because the
     /// acknowledgements it also derives from are replayed beside it.
