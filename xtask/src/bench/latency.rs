@@ -17,6 +17,8 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const PROBE_MESSAGES: u64 = 300_000;
 /// What is under way at the end has to arrive within this.
 const REST_WITHIN: Duration = Duration::from_secs(30);
+/// The bare relay is measured for no longer than this: it has no disk to wait for.
+const FLOOR_SECONDS_MAX: u64 = 60;
 
 /// Latencies at a tenth of full load.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,7 +59,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     ensure!(rate > 0.0, "a rate is above 0");
     report.figure("messages a second", rate, "/s");
     let sync = disk::sync_floor(dir.path())?;
-    let ours = measure(args, rate, roster, Options::new(server.listen))?;
+    let ours = measure(args, args.seconds, rate, roster, Options::new(server.listen))?;
     let sync_after = disk::sync_floor(dir.path())?;
     server.check_log()?;
 
@@ -66,7 +68,8 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
         answers: false,
         ..Options::new(listen)
     };
-    let bare = measure(args, rate, users::unchecked(users), options)?;
+    let floor_seconds = args.seconds.min(FLOOR_SECONDS_MAX);
+    let bare = measure(args, floor_seconds, rate, users::unchecked(users), options)?;
 
     // The disk is shared with others: what a sync takes is measured before and after.
     let sync_ms = f64::midpoint(
@@ -115,7 +118,13 @@ fn tell(report: &mut Report, name: &str, latency: &Latency, percents: &[f64]) {
     report.figure(format!("{name}, max"), disk::ms(latency.max()), "ms");
 }
 
-fn measure(args: &Args, rate: f64, roster: Roster, options: Options) -> Result<Schedule> {
+fn measure(
+    args: &Args,
+    seconds: u64,
+    rate: f64,
+    roster: Roster,
+    options: Options,
+) -> Result<Schedule> {
     let users = roster.len();
     let all = 0..u32::try_from(users)?;
     let interval_us = (users as f64 * 1e6 / rate) as u64;
@@ -123,12 +132,12 @@ fn measure(args: &Args, rate: f64, roster: Roster, options: Options) -> Result<S
     let mut engine = Engine::new(roster, options)?;
     engine.connect(all.clone(), &mut schedule, CONNECTED_WITHIN)?;
     let from_us = engine.now_us() + u64::try_from(WARM_UP.as_micros())?;
-    schedule.span(from_us, from_us + args.seconds * 1_000_000);
+    schedule.span(from_us, from_us + seconds * 1_000_000);
     engine.each(all, &mut schedule, |schedule, user| {
         schedule.start(user);
         Ok(())
     })?;
-    let until = Instant::now() + WARM_UP + Duration::from_secs(args.seconds) + REST_WITHIN;
+    let until = Instant::now() + WARM_UP + Duration::from_secs(seconds) + REST_WITHIN;
     ensure!(
         engine.run(&mut schedule, until)?,
         "{} of {} messages arrived; what is missing is lost or late",
