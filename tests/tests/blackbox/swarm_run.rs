@@ -211,7 +211,7 @@ fn the_live_view_draws_and_gives_the_terminal_back() {
     let (enter, leave) = ("\u{1b}[?1049h", "\u{1b}[?1049l");
     run.wait_for(enter);
     run.wait_for("latency");
-    run.wait_for("20/20");
+    run.wait_for("devices signed in");
     run.wait_for("end now");
     run.child
         .stdin

@@ -74,11 +74,11 @@ impl ServerLook {
 pub struct ServerUse {
     /// Its version, as it says itself.
     pub version: Option<String>,
-    /// Resident memory when the run began.
+    /// Resident memory before the users were created.
     pub rss_bytes_first: Option<u64>,
     /// The most.
     pub rss_bytes_max: Option<u64>,
-    /// Processor time, seconds, over all its processes when it was started again.
+    /// Processor time since the run began, seconds, over all its processes when it was started again.
     pub cpu_s: Option<f64>,
     /// The most descriptors.
     pub fds_max: Option<u64>,
@@ -135,7 +135,13 @@ impl Probe {
         look.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What it used since the probe was started.
+    /// Processor time counts from now on: creating users is not what is measured.
+    pub fn begin(&self) {
+        let used = self.shared.used.lock();
+        used.unwrap_or_else(PoisonError::into_inner).cpu_s = None;
+    }
+
+    /// What it used since the probe was started, processor time since the run began.
     pub fn used(&self) -> ServerUse {
         let used = self.shared.used.lock();
         used.unwrap_or_else(PoisonError::into_inner).clone()

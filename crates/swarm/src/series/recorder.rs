@@ -33,6 +33,9 @@ impl Recorder {
 
     /// Takes a second in; what is to be shown of it.
     pub fn take(&mut self, second: &Second) -> (Progress, Point) {
+        if let (Some(probe), []) = (&self.probe, self.series.points()) {
+            probe.begin();
+        }
         self.lost_connections += second.lost_connections;
         self.refused += second.refused;
         self.violations += second.violations;
