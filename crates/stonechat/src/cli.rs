@@ -8,6 +8,7 @@ use stonechat_protocol::{DeviceId, UserId};
 use stonechat_swarm::Sources;
 
 use crate::config::{Config, ConfigError, LogFormat, Override};
+use crate::swarm::GroundArgs;
 
 /// A messaging server that keeps its word: what it accepted is delivered once, in order,
 /// whatever crashes.
@@ -258,7 +259,7 @@ pub(crate) enum TokenCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SwarmCommand {
     /// Run a scenario; the exit code is not 0 unless the verdict is clean
-    Run(SwarmArgs),
+    Run(Box<SwarmArgs>),
     /// What `--processes` starts: does as it is told on standard input
     #[command(hide = true)]
     Work,
@@ -318,6 +319,8 @@ pub(crate) struct SwarmArgs {
     /// Leave the users in place; by default they are removed when the verdict is clean
     #[arg(long)]
     pub(crate) keep_users: bool,
+    #[command(flatten)]
+    pub(crate) ground: GroundArgs,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stonechat_swarm::report::{self, About};
 use stonechat_swarm::{
-    Admin, Finished, Outcome, Probe, READY, Recorder, Scenario, ScenarioError, Sources, SwarmError,
-    Task, Title, coordinate, machine, work,
+    Admin, Finished, Ground, Outcome, Probe, READY, Recorder, Scenario, ScenarioError, Sources,
+    SwarmError, Task, Title, coordinate, machine, work,
 };
 
 use crate::cli::{ConfigArgs, SwarmArgs, SwarmCommand};
@@ -19,9 +19,12 @@ use crate::exit::{Exit, Failure};
 use crate::node_file::NodeFile;
 
 mod front;
+mod ground;
 mod place;
 
 use front::Front;
+
+pub(crate) use ground::GroundArgs;
 
 /// What simulated devices are called.
 const DEVICE: &str = "swarm";
@@ -58,7 +61,9 @@ pub(crate) fn run(args: &ConfigArgs, command: SwarmCommand) -> Result<(), Failur
                 "there is no ready scenario {name}; `stonechat swarm list` names them"
             ))),
         },
-        SwarmCommand::Work => Ok(work(stdin(), stdout().lock(), descriptors)?),
+        SwarmCommand::Work => Ok(work(stdin(), stdout().lock(), |task| {
+            descriptors(task, DESCRIPTORS_SPARE)
+        })?),
         SwarmCommand::Run(swarm) => load(args, &swarm),
     }
 }
@@ -69,10 +74,22 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
     scenario.duration_s = swarm.duration.unwrap_or(scenario.duration_s);
     scenario.seed = swarm.seed.unwrap_or(scenario.seed);
     scenario.check(&swarm.scenario)?;
-    let settings = args.load(Vec::new())?.settings;
-    let node = NodeFile::read(settings.data_dir());
-    let server = place::server(swarm, &settings, node.as_ref())?;
-    let admin = place::admin(swarm, args, &settings, node.as_ref())?;
+    let own = &swarm.ground;
+    if own.is_asked_for() && swarm.processes > 1 {
+        let text = "--spawn and --chaos take one process: leave --processes away";
+        return Err(Failure::new(Exit::Config, text));
+    }
+    let spawned = own.spawned(args, scenario.devices_total())?;
+    let (server, admin, pid) = match &spawned {
+        Some(spawned) => (spawned.server(), spawned.admin()?, spawned.pid()),
+        None => {
+            let settings = args.load(Vec::new())?.settings;
+            let node = NodeFile::read(settings.data_dir());
+            let server = place::server(swarm, &settings, node.as_ref())?;
+            let admin = place::admin(swarm, args, &settings, node.as_ref())?;
+            (server, admin, place::pid(swarm, node.as_ref()))
+        }
+    };
     // Users of their own for every run, so that nothing of an earlier one waits for them.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or(Duration::ZERO);
@@ -89,8 +106,10 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
         server: format!("ws://{server}"),
     };
     eprintln!("creating {} users, {prefix}…", scenario.users);
-    let probe = Probe::start(admin.clone(), place::pid(swarm, node.as_ref()));
-    let (finished, recorder) = go(swarm, &tasks, probe, title)?;
+    let stranger = format!("{prefix}chaos-");
+    let ground = own.ground(spawned, &scenario, &admin, &stranger)?;
+    let probe = Probe::start(admin.clone(), pid);
+    let (finished, recorder) = go(swarm, ground, &tasks, probe, title)?;
     let mut summary = finished.summary;
     summary.seed = scenario.seed;
     summary.server = recorder.probe().map(Probe::used).unwrap_or_default();
@@ -115,9 +134,12 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
         print(&summary)?;
     }
     let clean = summary.verdict.outcome == Outcome::Clean;
-    if clean && !swarm.keep_users {
+    if clean && !swarm.keep_users && !own.is_own() {
         for task in &tasks {
             admin.remove(&task.prefix, task.scenario.users as usize)?;
+        }
+        if own.has_stranger() {
+            admin.remove(&stranger, 1)?;
         }
     }
     judged(summary.verdict.outcome, &prefix)
@@ -172,16 +194,17 @@ fn tasks(
 /// Runs the tasks: one in this process, several in processes of their own.
 fn go(
     swarm: &SwarmArgs,
+    ground: Ground,
     tasks: &[Task],
     probe: Probe,
     title: Title,
 ) -> Result<(Finished, Recorder), Failure> {
     if let [task] = tasks {
-        descriptors(task)?;
+        descriptors(task, DESCRIPTORS_SPARE + swarm.ground.descriptors())?;
         // Before the terminal is taken over: this takes a while, and what fails is read on a plain one.
         let roster = task.roster()?;
         let mut front = Front::new(swarm.plain, probe, title)?;
-        let finished = task.run(roster, &mut front);
+        let finished = task.run_on(ground, roster, &mut front);
         let recorder = front.close();
         return Ok((finished?, recorder));
     }
@@ -219,15 +242,15 @@ fn command() -> String {
 }
 
 /// Every device is a socket.
-fn descriptors(task: &Task) -> Result<(), Failure> {
+fn descriptors(task: &Task, spare: u64) -> Result<(), Failure> {
     let devices = task.scenario.devices_total();
     let limit = rlimit::increase_nofile_limit(u64::MAX);
     let limit = limit.map_err(|error| Failure::io("the descriptor limit", &error))?;
-    if devices + DESCRIPTORS_SPARE > limit {
+    if devices + spare > limit {
         let text = format!(
             "{devices} devices need {} descriptors, the limit is {limit}: raise it (ulimit -n), take \
              fewer --users, or split them over several --processes",
-            devices + DESCRIPTORS_SPARE
+            devices + spare
         );
         return Err(Failure::new(Exit::Config, text));
     }

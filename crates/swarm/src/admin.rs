@@ -1,11 +1,15 @@
 //! Users and tokens in bulk, through the admin API, several requests at a time.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{Roster, SwarmError};
 
 const THREADS: usize = 8;
+/// A call to a server that may be in trouble takes no longer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where and how to reach the admin API of a server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,6 +100,33 @@ impl Admin {
             self.user(agent, &format!("{prefix}{number}"), number < with_tokens)
         })?;
         Ok(Roster::new(prefix, device, tokens))
+    }
+
+    fn agent() -> ureq::Agent {
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE))
+            .proxy(None)
+            .build()
+            .new_agent()
+    }
+
+    /// Whether the server says that it takes users and messages.
+    pub(crate) fn is_ready(&self) -> bool {
+        let root = self.base.trim_end_matches("/admin/v1");
+        let answer = Self::agent().get(format!("{root}/readyz")).call();
+        answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    /// Asks for a panic of a part of the server. Status and body of the answer.
+    pub(crate) fn inject_panic(&self, fault: &Value) -> Result<(u16, Value), SwarmError> {
+        let answer = Self::agent()
+            .post(format!("{}/faults/panic", self.base))
+            .header("Authorization", &self.bearer)
+            .send_json(fault);
+        let mut answer = answer.map_err(|e| self.error(&e))?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.body_mut().read_json().unwrap_or_default()))
     }
 
     /// Removes users that were created so, with everything that waits for them.

@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     pub(crate) paused: bool,
     /// Counts the networks it has been in; each is another source address.
     pub(crate) network: u8,
+    /// What the last `bye` said about coming back.
+    pub(crate) retry_after_ms: u64,
     /// When the user wanted to connect.
     pub(crate) connect_from_us: u64,
     /// Messages after which an acknowledgement does not wait for a frame to ride on.
@@ -72,6 +74,7 @@ impl Connection {
             asked: false,
             paused: false,
             network: 0,
+            retry_after_ms: 0,
             connect_from_us: 0,
             ack_every: 64,
             heard_s: 0,

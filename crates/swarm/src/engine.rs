@@ -178,7 +178,7 @@ impl Engine {
         behaviour: &mut B,
         until: Instant,
     ) -> Result<(), SwarmError> {
-        self.open_more()?;
+        self.open_more(behaviour)?;
         self.flush(behaviour)?;
         self.shared.tick();
         let mut sleep = SLEEP_MAX.min(until.saturating_duration_since(Instant::now()));

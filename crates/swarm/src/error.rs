@@ -1,6 +1,7 @@
 //! Why a load run cannot go on. What a server answers to single frames is counted, not an error.
 
 use std::io;
+use std::path::PathBuf;
 
 /// Why a load run cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,17 @@ pub enum SwarmError {
         /// What it said.
         what: String,
     },
+    /// A server that the swarm was to start does not do what it should.
+    #[error("the server that was started: {what}; its log is {}", log.display())]
+    Spawn {
+        /// What it does not do.
+        what: String,
+        /// Where it says why.
+        log: PathBuf,
+    },
+    /// A fault that was asked for cannot be had.
+    #[error("{0}")]
+    Chaos(String),
     /// The server broke the protocol, or ended a connection that should have stayed.
     #[error(
         "user {user}: {what}; see the server's log, and docs/protocol.md for what it should do"

@@ -36,6 +36,7 @@ pub(crate) enum Frame<'a> {
     },
     Bye {
         reason: &'a str,
+        retry_after_ms: Option<u64>,
     },
     Pong,
     Unknown,
@@ -145,6 +146,7 @@ pub(crate) fn read(text: &[u8]) -> Result<Frame<'_>, BadFrame> {
         },
         b"bye" => Frame::Bye {
             reason: word(raw.reason)?,
+            retry_after_ms: number(raw.retry_after_ms),
         },
         b"pong" => Frame::Pong,
         b"welcome" => Frame::Welcome {
@@ -368,7 +370,10 @@ mod tests {
                 ) => {
                     assert_eq!((a.reference, a.retry_after_ms), (reference, retry_after_ms));
                 }
-                (ServerFrame::Bye(_), Frame::Bye { .. }) | (ServerFrame::Pong(_), Frame::Pong) => {}
+                (ServerFrame::Bye(a), Frame::Bye { retry_after_ms, .. }) => {
+                    assert_eq!(a.retry_after_ms, retry_after_ms);
+                }
+                (ServerFrame::Pong(_), Frame::Pong) => {}
                 (a, b) => panic!("{text}: {a:?} is not {b:?}"),
             }
         }

@@ -16,6 +16,7 @@
 
 mod admin;
 mod behaviour;
+mod chaos;
 mod checker;
 mod connection;
 mod coordinate;
@@ -42,6 +43,7 @@ mod schedule;
 mod series;
 mod shared;
 mod sources;
+mod spawn;
 mod summary;
 mod user;
 mod view;
@@ -49,6 +51,7 @@ mod websocket;
 
 pub use admin::Admin;
 pub use behaviour::{Behaviour, Breach, Incoming, Receipt, Refused, Sent};
+pub use chaos::{ChaosKind, ChaosOptions, Ground, LeftOut, Need, plan};
 pub use checker::{
     Checker, GAPS_MAX, Kind, Outcome, REFUSALS_MAX, Totals, VIOLATIONS_MAX_EACH, Verdict,
     Violation, Violations,
@@ -76,6 +79,7 @@ pub use series::{
     POINTS_MAX, Point, Probe, Recorder, Second, Series, ServerLook, ServerUse, own_rss_bytes,
 };
 pub use sources::{NotSources, Sources};
+pub use spawn::{SpawnOptions, Spawned};
 pub use summary::{LatencySummary, Percentiles, Progress, Summary};
 pub use user::{Leave, User};
 pub use view::{Requests, Title, View};

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::chaos::{Ground, Tending};
 use crate::people::{Latencies, People};
 use crate::scenario::Phase;
 use crate::series::{Recorder, Second, ServerUse, own_rss_bytes};
 use crate::summary::{LatencySummary, Progress, Summary};
-use crate::{Engine, Options, Outcome, Roster, Scenario, Sources, SwarmError};
+use crate::{Engine, Event, Options, Outcome, Roster, Scenario, Sources, SwarmError};
 
 /// To sign in all who are there at the beginning: so long, and so long more for each.
 const ASSEMBLE_WITHIN: Duration = Duration::from_secs(60);
@@ -20,6 +21,8 @@ const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// At the end it listens a little longer, for what should not come.
 const LINGER: Duration = Duration::from_millis(500);
 const SLICE: Duration = Duration::from_millis(100);
+/// Whoever makes faults does not wait longer for what it asks.
+const TENDED_EVERY: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);
 /// From this share of a core on the swarm measures itself; so it does when its timers are so late.
 const BUSY_SHARE: f64 = 0.85;
@@ -63,6 +66,12 @@ pub enum Wish {
 pub trait Watch {
     /// A second is over.
     fn second(&mut self, second: Second);
+
+    /// A fault is over.
+    fn chaos(&mut self, _event: &Event) {}
+
+    /// The server was started again, as this process.
+    fn server_started(&mut self, _pid: u32) {}
 
     /// Whether the users may begin, once all are signed in; asked until it is so.
     fn may_begin(&mut self) -> bool {
@@ -121,6 +130,8 @@ struct Run<'a> {
     late_us_max: u64,
     ended_early: bool,
     watch: &'a mut dyn Watch,
+    tending: Tending,
+    faults_told: usize,
 }
 
 /// Runs a scenario against a server, with users that exist. `progress` is called once a second.
@@ -140,20 +151,23 @@ pub fn run(
         }
     }
     let mut lines = Lines(Recorder::new(None), progress);
-    Ok(watched(scenario, roster, target, &mut lines)?.summary)
+    Ok(watched(Ground::default(), scenario, roster, target, &mut lines)?.summary)
 }
 
-/// Runs a scenario against a server, with users that exist, while somebody looks on.
+/// Runs a scenario against a server, with users that exist, while somebody looks on; on a ground of its
+/// own, if it has one: a server that ends with the run, faults.
 ///
 /// # Errors
-/// When the run cannot go on. What the server does wrong is in the summary's verdict.
+/// When the run cannot go on, or the faults asked for cannot be had. What the server does wrong is in the summary's verdict.
 pub fn watched(
+    ground: Ground,
     scenario: &Scenario,
     roster: Roster,
     target: Target,
     watch: &mut dyn Watch,
 ) -> Result<Finished, SwarmError> {
     let rss_bytes_before = own_rss_bytes();
+    let tending = Tending::new(ground, target, &roster, scenario.users);
     let people = People::new(scenario, roster.names());
     let devices = u32::try_from(roster.len()).unwrap_or(u32::MAX);
     let spent_before = Spent::now();
@@ -174,8 +188,11 @@ pub fn watched(
         late_us_max: 0,
         ended_early: false,
         watch,
+        tending,
+        faults_told: 0,
     };
     run.assemble()?;
+    run.tending.begin(scenario, &mut run.people, run.began)?;
     let ordinary = [Phase {
         name: "run".to_owned(),
         weight: 1.0,
@@ -194,11 +211,17 @@ pub fn watched(
         }
         run.phase(phase, scenario.duration_s * phase.weight / weights)?;
     }
+    while !run.tending.calm() {
+        run.slice("calming", Instant::now() + SLICE)?;
+    }
     let (busy_s, lines) = (run.busy_s, run.lines);
     let settling = Instant::now();
     run.settle(target.settle_still)?;
     run.second("settling");
-    let people = run.people;
+    let mut people = run.people;
+    for what in run.tending.end() {
+        people.checker.server(what);
+    }
     let reached: Vec<bool> = (0..devices)
         .map(|device| people.is_online(device))
         .collect();
@@ -208,10 +231,18 @@ pub fn watched(
     if idle && verdict.outcome == Outcome::Clean {
         verdict.outcome = Outcome::Incomplete;
     }
+    if verdict.outcome == Outcome::Clean {
+        run.tending.discard();
+    }
+    let told = run.tending.told;
     let spent = Spent::now();
     let summary = Summary {
         processes: 1,
         ended_early: run.ended_early,
+        chaos: told.events,
+        chaos_left_out: told.left_out,
+        chaos_seed: told.seed,
+        server_log: told.log,
         seed: scenario.seed,
         users: scenario.users,
         devices: scenario.devices,
@@ -231,7 +262,6 @@ pub fn watched(
         // More than a tenth of the time: what was measured then is the swarm.
         swarm_is_bottleneck: busy_s > 0 && busy_s * 10 > lines,
         server: ServerUse::default(),
-        chaos: Vec::new(),
         verdict,
     };
     Ok(Finished {
@@ -334,8 +364,14 @@ impl Run<'_> {
             Wish::End => self.ended_early = true,
             Wish::Stop => return Err(SwarmError::Stopped),
         }
-        self.engine
-            .run(&mut self.people, until.min(self.next_line))?;
+        let mut until = until.min(self.next_line);
+        if self.tending.is_busy() {
+            until = until.min(Instant::now() + TENDED_EVERY);
+        }
+        self.engine.run(&mut self.people, until)?;
+        self.tending
+            .tend(&mut self.engine, &mut self.people, self.devices)?;
+        self.tell_faults();
         let now = Instant::now();
         if now >= self.next_line {
             self.second(phase);
@@ -344,6 +380,17 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Tells of the faults that are over since this was called last.
+    fn tell_faults(&mut self) {
+        for event in &self.tending.told.events[self.faults_told..] {
+            self.watch.chaos(event);
+        }
+        self.faults_told = self.tending.told.events.len();
+        if let Some(pid) = self.tending.told.server_pid.take() {
+            self.watch.server_started(pid);
+        }
     }
 
     /// Tells of the time since this was called last.

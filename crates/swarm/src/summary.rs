@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::series::ServerUse;
-use crate::{Event, Latency, Outcome, Verdict};
+use crate::{Event, Latency, LeftOut, Outcome, Verdict};
 
 /// A distribution of latencies, microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,8 +175,16 @@ pub struct Summary {
     pub swarm_is_bottleneck: bool,
     /// What the server used, where it is known.
     pub server: ServerUse,
-    /// What was done to the server meanwhile.
+    /// Faults that were made, in their order.
     pub chaos: Vec<Event>,
+    /// Faults that were asked for and cannot be had here.
+    pub chaos_left_out: Vec<LeftOut>,
+    /// The seed of the faults, when there was chaos.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chaos_seed: Option<u64>,
+    /// Where the log of the server is that the run started, unless the verdict is clean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_log: Option<PathBuf>,
     /// The checker's verdict.
     pub verdict: Verdict,
 }
@@ -243,6 +252,18 @@ impl fmt::Display for Summary {
                 f,
                 "WARNING: the swarm was the bottleneck; rates and latencies are its own, not the server's. Take fewer users or a lower rate."
             )?;
+        }
+        if let Some(seed) = self.chaos_seed {
+            writeln!(f, "chaos, seed {seed}: {} faults", self.chaos.len())?;
+            for event in &self.chaos {
+                writeln!(f, "{event}")?;
+            }
+            for LeftOut { kind, why } in &self.chaos_left_out {
+                writeln!(f, "left out: {kind}: {why}")?;
+            }
+        }
+        if let Some(log) = &self.server_log {
+            writeln!(f, "the server's log: {}", log.display())?;
         }
         for violation in &self.verdict.violations.first {
             writeln!(f, "VIOLATION {violation}")?;

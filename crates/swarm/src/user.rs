@@ -1,7 +1,9 @@
 //! A simulated user, as a behaviour sees it for the length of a callback.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
+use socket2::SockRef;
 use stonechat_protocol::{MessageId, UNACCEPTED_MAX};
 
 use crate::behaviour::Sent;
@@ -19,6 +21,8 @@ const ACK_AFTER_US: u64 = 1_000_000;
 pub enum Leave {
     /// The socket is closed, without a word of the WebSocket.
     Cut,
+    /// The socket is reset: the server sees an error, and what was under way is gone.
+    Reset,
     /// The server is told nothing at all: the old socket stays open, and nobody is behind it. The next
     /// connection comes from another address.
     Vanish,
@@ -114,9 +118,19 @@ impl User<'_> {
         self.shared.counts.sent += 1;
     }
 
-    /// After a reconnect: everything unanswered once more, in order, before anything new.
+    /// Sends once more what was refused for the moment, under its id.
+    pub(crate) fn repeat(&mut self, sent: Sent) {
+        self.write(&sent);
+        self.connection.unanswered.push_back(sent);
+    }
+
+    /// After a reconnect: everything unanswered once more, in the order of the first time, before
+    /// anything new.
     pub(crate) fn resend(&mut self) {
-        let unanswered = std::mem::take(&mut self.connection.unanswered);
+        let mut unanswered = std::mem::take(&mut self.connection.unanswered);
+        unanswered
+            .make_contiguous()
+            .sort_unstable_by_key(|sent| sent.id);
         for sent in &unanswered {
             self.write(sent);
         }
@@ -159,6 +173,11 @@ impl User<'_> {
         }
     }
 
+    /// How long it should stay away, as the last `bye` said; it counts once.
+    pub(crate) fn take_retry_after_ms(&mut self) -> u64 {
+        std::mem::take(&mut self.connection.retry_after_ms)
+    }
+
     /// When it wanted to be connected.
     pub fn connect_from_us(&self) -> u64 {
         self.connection.connect_from_us
@@ -171,6 +190,12 @@ impl User<'_> {
         }
         match how {
             Leave::Cut => {}
+            Leave::Reset => {
+                if let Some(stream) = &self.connection.stream {
+                    // Where it cannot be set the socket is closed as by `Cut`.
+                    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+                }
+            }
             Leave::Vanish => {
                 self.connection.network = self.connection.network.wrapping_add(1);
                 if let Some(stream) = self.connection.stream.take() {

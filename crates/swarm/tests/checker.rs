@@ -26,6 +26,15 @@ enum Fault {
     NoReceipts,
     ReceiptAhead,
     AcceptedTwice,
+    /// Delivered again, and marked so: allowed.
+    Redeliver,
+    DeliverRefused,
+    NoAnswer,
+    ReceiptBack,
+    /// Refused for the moment, and accepted when it comes again under its id.
+    RefuseOnce,
+    /// Refused for the moment after the next was accepted, so that it has to come under a new id.
+    RefuseLate,
 }
 
 const UNLUCKY: usize = 5;
@@ -39,6 +48,9 @@ struct Relay {
     mailboxes: [Vec<(u64, String)>; 2],
     came: [usize; 2],
     held: Option<Value>,
+    /// A send of user 0 that is to be refused later, and one that must not come again under its id.
+    unanswered: Option<Value>,
+    too_old: Option<Value>,
     revs: [u64; 2],
 }
 
@@ -64,12 +76,39 @@ impl Relay {
     fn send(&mut self, by: usize, send: &Value) {
         let to = 1 - by;
         let accepted = json!({"type": "accepted", "id": send["id"], "ts_ms": 1});
-        self.say(by, &accepted);
+        let refused = |id: &Value, code: &str| json!({"type": "error", "ref": id, "code": code, "message": "", "retry_after_ms": 10});
+        if by == 0 && self.too_old.as_ref() == Some(&send["id"]) {
+            self.say(by, &refused(&send["id"], "id_too_old"));
+            return;
+        }
+        if by == 0
+            && let Some(id) = self.unanswered.take()
+        {
+            self.say(by, &refused(&id, "internal"));
+            self.too_old = Some(id);
+        }
+        let unlucky = to == 1 && self.came[to] == UNLUCKY;
+        match self.fault {
+            Fault::RefuseOnce if unlucky => {
+                self.came[to] += 1;
+                self.say(by, &refused(&send["id"], "storage_unavailable"));
+                return;
+            }
+            Fault::RefuseLate if unlucky => {
+                self.came[to] += 1;
+                self.unanswered = Some(send["id"].clone());
+                return;
+            }
+            Fault::DeliverRefused if unlucky => {
+                self.say(by, &refused(&send["id"], "mailbox_full"));
+            }
+            Fault::NoAnswer if unlucky => {}
+            _ => self.say(by, &accepted),
+        }
         let mut message = json!({
             "type": "message", "seq": 0, "id": send["id"], "ts_ms": 1, "body": send["body"],
             "from": {"user": format!("u{by}"), "device": "d"},
         });
-        let unlucky = to == 1 && self.came[to] == UNLUCKY;
         self.came[to] += 1;
         let fault = if unlucky { self.fault } else { Fault::None };
         match fault {
@@ -96,7 +135,8 @@ impl Relay {
             _ => {}
         }
         self.deliver(to, message.clone());
-        if fault == Fault::DoubleOnTheWire {
+        if matches!(fault, Fault::DoubleOnTheWire | Fault::Redeliver) {
+            message["redelivered"] = json!(fault == Fault::Redeliver);
             message["seq"] = json!(self.seqs[to]);
             self.say(to, &message);
         }
@@ -116,6 +156,10 @@ impl Relay {
         let id = match self.fault {
             Fault::NoReceipts if by == 1 => return,
             Fault::ReceiptAhead if by == 1 => format!("ffffffff{}", &id[8..]),
+            // The first of the mailbox, when others were told of before.
+            Fault::ReceiptBack if by == 1 && seq > UNLUCKY as u64 => {
+                self.mailboxes[by][0].1.clone()
+            }
             _ => id,
         };
         self.revs[sender] += 1;
@@ -191,6 +235,8 @@ fn relay(fault: Fault) -> SocketAddr {
         mailboxes: [Vec::new(), Vec::new()],
         came: [0; 2],
         held: None,
+        unanswered: None,
+        too_old: None,
         revs: [0; 2],
     }));
     std::thread::spawn(move || {
@@ -232,6 +278,39 @@ fn a_relay_that_keeps_its_word_is_clean() {
 }
 
 #[test]
+fn what_a_server_may_do_is_no_breach() {
+    let cases = [Fault::Redeliver, Fault::RefuseOnce, Fault::RefuseLate];
+    let runs = cases.map(|fault| (fault, std::thread::spawn(move || judged(fault))));
+    for (fault, run) in runs {
+        let summary = run.join().expect("the run comes to its end");
+        let totals = summary.verdict.totals;
+        assert_eq!(
+            summary.verdict.outcome,
+            Outcome::Clean,
+            "{fault:?}: {summary}"
+        );
+        assert_eq!(totals.delivered, totals.accepted, "{fault:?}");
+        let refusals = |code| summary.refusals.get(code).copied().unwrap_or(0);
+        match fault {
+            Fault::Redeliver => assert_eq!(totals.redelivered, 1),
+            Fault::RefuseOnce => {
+                assert_eq!(refusals("storage_unavailable"), 1);
+                assert_eq!(totals.accepted, totals.sent, "it came again as what it was");
+            }
+            _ => {
+                assert_eq!((refusals("internal"), refusals("id_too_old")), (1, 1));
+                assert_eq!(
+                    totals.accepted + 1,
+                    totals.sent,
+                    "it came again as a new one"
+                );
+                assert_eq!(totals.refused, 1);
+            }
+        }
+    }
+}
+
+#[test]
 fn each_breach_is_caught_and_named() {
     let cases = [
         (Fault::Drop, Kind::Lost),
@@ -244,6 +323,9 @@ fn each_breach_is_caught_and_named() {
         (Fault::NoReceipts, Kind::ReceiptMissing),
         (Fault::ReceiptAhead, Kind::Receipt),
         (Fault::AcceptedTwice, Kind::Answer),
+        (Fault::DeliverRefused, Kind::Phantom),
+        (Fault::NoAnswer, Kind::Unanswered),
+        (Fault::ReceiptBack, Kind::Receipt),
     ];
     // They mostly wait, so they do it beside each other.
     let runs = cases.map(|(fault, kind)| (fault, kind, std::thread::spawn(move || judged(fault))));
@@ -254,7 +336,11 @@ fn each_breach_is_caught_and_named() {
         let found = verdict.violations.first.iter().find(|v| v.kind == kind);
         let found = found.unwrap_or_else(|| panic!("{fault:?}: {summary}"));
         let (user, number) = match fault {
-            Fault::NoReceipts | Fault::ReceiptAhead | Fault::AcceptedTwice => ("u0", None),
+            Fault::NoReceipts
+            | Fault::ReceiptAhead
+            | Fault::ReceiptBack
+            | Fault::NoAnswer
+            | Fault::AcceptedTwice => ("u0", None),
             Fault::Drop | Fault::DoubleOnTheWire | Fault::Invent => ("u1", None),
             _ => ("u1", Some(UNLUCKY as u64)),
         };

@@ -59,7 +59,13 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     ensure!(rate > 0.0, "a rate is above 0");
     report.figure("messages a second", rate, "/s");
     let sync = disk::sync_floor(dir.path())?;
-    let ours = measure(args, args.seconds, rate, roster, Options::new(server.listen))?;
+    let ours = measure(
+        args,
+        args.seconds,
+        rate,
+        roster,
+        Options::new(server.listen),
+    )?;
     let sync_after = disk::sync_floor(dir.path())?;
     server.check_log()?;
 

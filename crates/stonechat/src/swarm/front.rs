@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, stderr, stdin};
 
-use stonechat_swarm::{Probe, Recorder, Requests, Second, Title, View, Watch, Wish};
+use stonechat_swarm::{Event, Probe, Recorder, Requests, Second, Title, View, Watch, Wish};
 
 use crate::exit::Failure;
 
@@ -45,6 +45,19 @@ impl Watch for Front {
         match &self.view {
             Some(view) => view.second(progress, point),
             None => eprintln!("{progress}"),
+        }
+    }
+
+    fn chaos(&mut self, event: &Event) {
+        match &self.view {
+            Some(view) => view.chaos(event.clone()),
+            None => eprintln!("fault {event}"),
+        }
+    }
+
+    fn server_started(&mut self, pid: u32) {
+        if let Some(probe) = self.recorder.probe() {
+            probe.watch_server(pid);
         }
     }
 

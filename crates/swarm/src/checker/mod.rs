@@ -347,6 +347,16 @@ impl Checker {
         self.violations.add(violation);
     }
 
+    /// The server's process or its log shows something that nothing explains.
+    pub(crate) fn server(&mut self, what: String) {
+        let violation = Violation {
+            user: "server".to_owned(),
+            device: "log".to_owned(),
+            ..self.about(Kind::Server, 0, what)
+        };
+        self.violations.add(violation);
+    }
+
     fn about(&self, kind: Kind, device: u32, what: String) -> Violation {
         Violation {
             kind,

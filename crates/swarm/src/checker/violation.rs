@@ -37,6 +37,8 @@ pub enum Kind {
     ReceiptMissing,
     /// Not a frame of the protocol, or one in the wrong place.
     Frame,
+    /// An error in the log, or an end, of a server that the run started and that nothing explains.
+    Server,
 }
 
 impl fmt::Display for Kind {
@@ -54,6 +56,7 @@ impl fmt::Display for Kind {
             Self::Receipt => "wrong receipt",
             Self::ReceiptMissing => "missing receipt",
             Self::Frame => "bad frame",
+            Self::Server => "unexplained",
         })
     }
 }

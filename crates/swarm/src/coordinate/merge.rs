@@ -115,6 +115,9 @@ mod tests {
             swarm_is_bottleneck: n == 2,
             server: ServerUse::default(),
             chaos: Vec::new(),
+            chaos_left_out: Vec::new(),
+            chaos_seed: None,
+            server_log: None,
             verdict: Verdict {
                 outcome,
                 totals: Totals {

@@ -7,7 +7,7 @@ use std::thread;
 
 use super::words::{Order, Task, Word};
 use crate::run::{Finished, Target, Watch, Wish, watched};
-use crate::{Roster, Second, SwarmError};
+use crate::{Ground, Roster, Second, SwarmError};
 
 #[derive(Debug, Default)]
 struct Told {
@@ -130,10 +130,23 @@ impl Task {
     /// # Errors
     /// When the run cannot go on.
     pub fn run(&self, roster: Roster, watch: &mut dyn Watch) -> Result<Finished, SwarmError> {
+        self.run_on(Ground::default(), roster, watch)
+    }
+
+    /// The same on a ground of its own: a server that ends with the run, faults.
+    ///
+    /// # Errors
+    /// As [`Task::run`], and when the faults asked for cannot be had.
+    pub fn run_on(
+        &self,
+        ground: Ground,
+        roster: Roster,
+        watch: &mut dyn Watch,
+    ) -> Result<Finished, SwarmError> {
         let target = Target {
             sources: self.sources,
             ..Target::new(self.server)
         };
-        watched(&self.scenario, roster, target, watch)
+        watched(ground, &self.scenario, roster, target, watch)
     }
 }

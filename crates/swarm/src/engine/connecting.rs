@@ -87,14 +87,13 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn open_more(&mut self) -> Result<(), SwarmError> {
+    pub(super) fn open_more<B: Behaviour>(&mut self, behaviour: &mut B) -> Result<(), SwarmError> {
         self.look_away()?;
         while self.connecting < self.options.connecting_max {
             let Some(index) = self.to_connect.next() else {
                 break;
             };
-            self.open(index).map_err(SwarmError::io("connecting"))?;
-            self.connecting += 1;
+            self.dial(index, behaviour)?;
         }
         while self.connecting < self.options.connecting_max {
             let Some(index) = self.shared.to_dial.pop_front() else {
@@ -102,9 +101,8 @@ impl Engine {
             };
             if self.connections[index as usize].phase == Phase::Waiting {
                 let from_us = self.connections[index as usize].connect_from_us;
-                self.open(index).map_err(SwarmError::io("connecting"))?;
+                self.dial(index, behaviour)?;
                 self.connections[index as usize].connect_from_us = from_us;
-                self.connecting += 1;
             }
         }
         while self.connecting < self.options.connecting_max {
@@ -128,6 +126,18 @@ impl Engine {
         let many = self.left.len().saturating_sub(LEFT_MAX);
         self.left.drain(..many);
         Ok(())
+    }
+
+    /// Opens a connection. A server that is not there ends it at once, which is the behaviour's business.
+    fn dial<B: Behaviour>(&mut self, index: u32, behaviour: &mut B) -> Result<(), SwarmError> {
+        match self.open(index) {
+            Ok(()) => {
+                self.connecting += 1;
+                Ok(())
+            }
+            Err(e) if is_the_servers(&e) => self.ended(index as usize, behaviour, &e.to_string()),
+            Err(e) => Err(SwarmError::io("connecting")(e)),
+        }
     }
 
     fn open(&mut self, index: u32) -> io::Result<()> {
@@ -168,6 +178,17 @@ impl Engine {
         websocket::write_upgrade(out, &server.to_string(), "/v1/ws");
         Ok(())
     }
+}
+
+/// Whether a connection failed over there; what fails here ends the run.
+fn is_the_servers(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::TimedOut
+    )
 }
 
 /// Gives a socket its source address.

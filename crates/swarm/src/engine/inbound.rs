@@ -244,7 +244,11 @@ impl Engine {
                 user.resend();
                 behaviour.on_welcome(&mut user, pending)
             }
-            Frame::Bye { reason } => {
+            Frame::Bye {
+                reason,
+                retry_after_ms,
+            } => {
+                connection.retry_after_ms = retry_after_ms.unwrap_or(0);
                 let why = format!("bye {reason}");
                 self.ended(index as usize, behaviour, &why)
                     .map_err(|e| e.to_string())

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rand::Rng as _;
-
 use super::{NEVER, People};
 use crate::behaviour::{Behaviour, Breach, Incoming, Receipt, Refused, Sent};
 use crate::frames::user_and_device;
@@ -30,7 +28,7 @@ impl Behaviour for People {
         self.online += 1;
         let device = &mut self.devices[user.index() as usize];
         device.online = true;
-        device.failures = 0;
+        device.online_since_us = user.now_us();
         device.waiting = pending;
         if std::mem::replace(&mut device.welcomed, true) {
             self.reconnects += 1;
@@ -65,6 +63,9 @@ impl Behaviour for People {
         let Some(mark) = mark else {
             return Ok(());
         };
+        if let Some(pulse) = &self.pulse {
+            pulse.delivered();
+        }
         if !device.slow && mark.at_us >= device.here_since_us {
             let took_us = now_us.saturating_sub(mark.at_us);
             self.latencies.delivered.record_us(took_us);
@@ -95,6 +96,9 @@ impl Behaviour for People {
 
     fn on_accepted(&mut self, user: &mut User<'_>, sent: &Sent) -> Result<(), String> {
         self.checker.accepted(user.index(), sent.to, sent.number);
+        if let Some(pulse) = &self.pulse {
+            pulse.accepted();
+        }
         let device = &self.devices[user.index() as usize];
         // Whoever left before the answer came has kept itself waiting.
         if !device.slow && sent.at_us >= device.here_since_us {
@@ -102,7 +106,7 @@ impl Behaviour for People {
             self.latencies.accepted.record_us(took_us);
             self.interval.accepted.record_us(took_us);
         }
-        if device.due_us <= user.now_us() {
+        if device.due_us <= user.now_us() || device.holds_back() {
             self.send_due(user)?;
             self.arm(user);
         }
@@ -136,13 +140,10 @@ impl Behaviour for People {
 
     fn on_refused(&mut self, user: &mut User<'_>, refused: &Refused<'_>) -> Result<(), String> {
         count(&mut self.refusals, refused.code);
-        if let Some(sent) = refused.sent {
-            self.checker.refused(user.index(), sent.to, sent.number);
-            let device = &mut self.devices[user.index() as usize];
-            let wait_ms = refused.retry_after_ms.unwrap_or(1000);
-            device.held_us = user.now_us() + wait_ms * 1000;
-            self.arm(user);
-        }
+        self.put_off(user, refused);
+        // What was under way may have been all that a retry waited for.
+        self.send_due(user)?;
+        self.arm(user);
         Ok(())
     }
 
@@ -154,10 +155,7 @@ impl Behaviour for People {
         if FINAL_REASONS.iter().any(|reason| why.contains(reason)) {
             return Ok(());
         }
-        // As docs/protocol.md has it, section 11.
-        let most_us = (500_000_u64 << device.failures.min(7)).min(60_000_000);
-        device.failures += 1;
-        device.dial_us = user.now_us() + device.random.random_range(0..=most_us);
+        self.stay_away(user);
         self.arm(user);
         Ok(())
     }

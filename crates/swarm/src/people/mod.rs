@@ -5,12 +5,15 @@
 //! does not count towards the time from send to delivery; nor does what slow readers get or send.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 use stonechat_protocol::MessageId;
 
+use crate::behaviour::Sent;
+use crate::chaos::Pulse;
 use crate::roster::Names;
 use crate::scenario::{End, Scenario};
 use crate::user::{Leave, User};
@@ -18,6 +21,7 @@ use crate::{Checker, Latency};
 
 mod acting;
 mod draw;
+mod enduring;
 
 use draw::{Dice, chance, exponential_us};
 
@@ -60,7 +64,11 @@ struct Device {
     /// Messages that had waited and have yet to come.
     waiting: u64,
     reads: VecDeque<(u64, u32, u64, MessageId)>,
+    /// Sends that were refused for the moment, and those that must go out as new ones.
+    refused: Vec<Sent>,
+    anew: Vec<Sent>,
     failures: u32,
+    online_since_us: u64,
     online: bool,
     welcomed: bool,
     away: bool,
@@ -84,6 +92,10 @@ pub struct People {
     /// Why connections ended that nobody here ended, with counts.
     pub ends: BTreeMap<String, u64>,
     pub(crate) checker: Checker,
+    /// Notes the first signs of life after a fault.
+    pub(crate) pulse: Option<Arc<Pulse>>,
+    /// The longest a device waits before it dials again, unless the server says more.
+    pub(crate) backoff_us_max: u64,
     scenario: Scenario,
     names: Names,
     dice: Dice,
@@ -112,7 +124,10 @@ impl People {
                 here_since_us: 0,
                 waiting: 0,
                 reads: VecDeque::new(),
+                refused: Vec::new(),
+                anew: Vec::new(),
                 failures: 0,
+                online_since_us: NEVER,
                 online: false,
                 welcomed: false,
                 away: !random.random_bool(share),
@@ -129,6 +144,8 @@ impl People {
             refusals: BTreeMap::new(),
             ends: BTreeMap::new(),
             checker: Checker::new(names.clone(), devices as usize),
+            pulse: None,
+            backoff_us_max: enduring::BACKOFF_US_MAX,
             dice: Dice::new(scenario),
             devices: (0..devices).map(device).collect(),
             scenario: scenario.clone(),
@@ -270,6 +287,9 @@ impl People {
 
     /// Sends what is due, as far as the protocol allows.
     fn send_due(&mut self, user: &mut User<'_>) -> Result<(), String> {
+        if !self.retry(user)? {
+            return Ok(());
+        }
         let Some(traffic) = &self.scenario.traffic else {
             return Ok(());
         };
@@ -338,7 +358,10 @@ impl People {
         let now_us = user.now_us();
         let device = &mut self.devices[user.index() as usize];
         // What is due and cannot be sent waits for an answer or a connection, not for the clock.
-        let due_us = device.due_us.max(device.held_us);
+        let due_us = match device.holds_back() {
+            true => device.held_us,
+            false => device.due_us.max(device.held_us),
+        };
         let due_us = if due_us > now_us { due_us } else { NEVER };
         let read_us = device.reads.front().map_or(NEVER, |read| read.0);
         let read_us = if user.is_open() { read_us } else { NEVER };

@@ -69,6 +69,9 @@ fn made_up(outcome: Outcome) -> (About, Summary, Vec<Point>) {
             ..ServerUse::default()
         },
         chaos: chaos.clone(),
+        chaos_left_out: Vec::new(),
+        chaos_seed: None,
+        server_log: None,
         verdict: Verdict {
             outcome,
             totals: Totals {

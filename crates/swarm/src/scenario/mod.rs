@@ -355,6 +355,13 @@ impl Scenario {
                 "presence.online_share",
                 "0 to 1",
             )?;
+
+            // What was sent before its first sign-in is not for it.
+            must(
+                self.devices == 1 || presence.online_share == 1.0,
+                "presence.online_share",
+                "1 with several devices: one that has never been there does not get what came before",
+            )?;
             must(
                 seconds(presence.online_s),
                 "presence.online_s",

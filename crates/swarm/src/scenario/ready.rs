@@ -29,4 +29,5 @@ ready!(
     "celebrity",
     "slow-readers",
     "new-year",
+    "soak",
 );

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn ready_scenarios_are_sound_and_come_back_from_what_they_write() {
-    assert_eq!(READY.len(), 9);
+    assert_eq!(READY.len(), 10);
     for ready in READY {
         let scenario = Scenario::load(ready.name).unwrap();
         assert!(!scenario.about.is_empty(), "{}", ready.name);
@@ -36,6 +36,11 @@ fn mistakes_name_the_key() {
         ),
         ("bytes = 60", "bytes = 20", "traffic.body_bytes"),
         ("slow_share = 0.5", "slow_share = 2", "reading.slow_share"),
+        (
+            "duration_s = 1",
+            "duration_s = 1\ndevices = 2\npresence = { online_share = 0.5, online_s = 1, offline_s = 1 }",
+            "presence.online_share",
+        ),
         ("weight = 1", "weight = 0", "phases.weight"),
         ("weight = 1", "weight = 1\ncut = 1", "cut"),
     ];
