@@ -98,16 +98,23 @@ pub(crate) fn move_watermark(
         } else {
             SenderDevices::Several
         };
-        let mut receipts = match &mark {
-            Mark::Read {
-                found: Some(found), ..
-            } if devices == SenderDevices::Several => {
-                let delivered_at = place(&store, &sender, &with, marks.delivered, *found).await?;
-                let read_at = place(&store, &sender, &with, marks.read, *found).await?;
-                Receipts::at(marks, delivered_at, read_at)
+        let mut mark = mark;
+        let mut receipts = Receipts::new(marks);
+        if let Mark::Read { id, found, .. } = &mut mark
+            && found.is_some()
+            && devices == SenderDevices::Several
+        {
+            let delivered = place(&store, &sender, &with, marks.delivered).await?;
+            let read = place(&store, &sender, &with, marks.read).await?;
+            // It may have left since it was found. Only if it has not, what was not there just now
+            // was before it.
+            *found = place(&store, &sender, &with, Some(*id)).await?;
+            if let Some(found) = *found {
+                let before = found.saturating_sub(1);
+                let (delivered, read) = (delivered.unwrap_or(before), read.unwrap_or(before));
+                receipts = Receipts::at(marks, delivered, read);
             }
-            _ => Receipts::new(marks),
-        };
+        }
         let moved = match mark {
             Mark::Delivered { id, upto, .. } => {
                 if is_behind(&store, &sender, &with, marks, devices, (id, upto)).await? {
@@ -133,20 +140,17 @@ pub(crate) fn move_watermark(
     .boxed()
 }
 
-/// The place of a watermark in the reader's mailbox, to compare with that of a message which is in it.
-/// One that has left it was before. 0 where there is none.
+/// The place of a message in the reader's mailbox, while it is in it.
 async fn place(
     store: &Arc<dyn Store>,
     sender: &UserId,
     reader: &UserId,
-    mark: Option<MessageId>,
-    found: Seq,
-) -> Result<Seq, StoreError> {
-    let (Some(mark), Some(mailbox)) = (mark, store.resident(reader)) else {
-        return Ok(0);
-    };
-    let at = store.find(&mailbox, sender, mark, FIND_SCAN_MAX).await?;
-    Ok(at.unwrap_or(found.saturating_sub(1)))
+    id: Option<MessageId>,
+) -> Result<Option<Seq>, StoreError> {
+    match (id, store.resident(reader)) {
+        (Some(id), Some(mailbox)) => store.find(&mailbox, sender, id, FIND_SCAN_MAX).await,
+        _ => Ok(None),
+    }
 }
 
 /// Acknowledgements come in order, but a `read` may have moved `delivered` ahead of them: then

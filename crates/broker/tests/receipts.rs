@@ -222,3 +222,36 @@ fn a_read_of_an_earlier_message_with_a_greater_id_takes_nothing_back() {
         },
     );
 }
+
+/// The same when the messages leave the mailbox, because the reader's other device has them too, while
+/// the read is on its way.
+#[test]
+fn a_read_of_what_is_just_leaving_takes_nothing_back() {
+    run(
+        config(),
+        |_| {},
+        async |node| {
+            node.create(&["alice", "bob"]).await;
+            let mut phone = node.attach("alice/phone").await;
+            let mut tablet = node.attach("alice/tablet").await;
+            let mut bob = node.attach("bob/laptop").await;
+            let mut other = node.attach("bob/desk").await;
+            for round in 1..=200 {
+                let (first, second) = (1_000 + round, round);
+                phone.send(first, "bob").await;
+                phone.accepted().await;
+                tablet.send(second, "bob").await;
+                tablet.accepted().await;
+                assert_eq!(bob.messages(1).await, [first]);
+                let seq = bob.message().await.seq;
+                assert_eq!(other.messages(2).await, [first, second]);
+                for device in [&bob, &other] {
+                    device.ack(seq).await;
+                    device.read("alice", first).await;
+                    device.read("alice", second).await;
+                }
+                phone.receipt("bob", Some(second), Some(second)).await;
+            }
+        },
+    );
+}
