@@ -2,13 +2,14 @@
 //! clean, faults that take no process work on any server, and what goes wrong is told.
 
 use std::fs::File;
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use stonechat_tests::node::{command, wait};
-use stonechat_tests::{Node, NodeOptions, binary, heavy};
+use stonechat_tests::{Node, NodeOptions, binary, eventually, heavy};
 
 /// Faults that only a server of one's own can be subjected to.
 const OF_A_PROCESS: [&str; 6] = [
@@ -49,18 +50,22 @@ impl Run {
     }
 }
 
-/// Runs a swarm to its end. What it leaves goes to `dir`.
-fn swarm(mut command: Command, dir: &Path, within: Duration) -> Run {
-    let path = |name: &str| dir.join(name);
-    let file = |name: &str| File::create(path(name)).expect("the directory is ours");
-    let mut child = command
+fn start(mut command: Command, dir: &Path) -> Child {
+    let file = |name: &str| File::create(dir.join(name)).expect("the directory is ours");
+    command
         .arg("--json")
         .env("TMPDIR", dir)
         .stdin(Stdio::null())
         .stdout(file("summary.json"))
         .stderr(file("progress.log"))
         .spawn()
-        .expect("the swarm can be started");
+        .expect("the swarm can be started")
+}
+
+/// Runs a swarm to its end. What it leaves goes to `dir`.
+fn swarm(command: Command, dir: &Path, within: Duration) -> Run {
+    let path = |name: &str| dir.join(name);
+    let mut child = start(command, dir);
     let status = wait(&mut child, within).unwrap_or_else(|| {
         // So that it ends its server.
         let _ = Command::new("kill").arg(child.id().to_string()).status();
@@ -197,4 +202,29 @@ fn an_error_that_nothing_explains_is_held_against_the_server() {
     let log = run.summary["server_log"].as_str().expect("it is named");
     let log = std::fs::read_to_string(log).expect("it is kept");
     assert!(log.contains("bad luck") && log.contains("ready"), "{log}");
+}
+
+/// Whoever interrupts a run finds no server running and nothing mounted.
+#[test]
+fn an_interrupted_run_takes_its_server_along() {
+    let dir = temp();
+    let progress = || std::fs::read_to_string(dir.path().join("progress.log")).unwrap_or_default();
+    let long = ["chatter", "--users", "10", "--duration", "600", "--chaos"];
+    let mut child = start(own(&long), dir.path());
+    let address = eventually("the server is started", || {
+        let said = progress();
+        let (_, rest) = said.split_once("started a server on ")?;
+        Some(rest.lines().next()?.to_owned())
+    });
+    let sent = Command::new("kill").arg(child.id().to_string()).status();
+    assert!(sent.is_ok_and(|status| status.success()), "it runs");
+    let status = wait(&mut child, Duration::from_secs(60)).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", progress());
+    let summary = std::fs::read_to_string(dir.path().join("summary.json")).expect("it is judged");
+    let summary: Value = serde_json::from_str(&summary).expect("JSON");
+    assert_eq!(summary["ended_early"], true, "{summary}");
+    assert!(TcpStream::connect(&address).is_err(), "{address} listens");
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let ours = dir.path().display().to_string();
+    assert!(!mounts.contains(&ours), "{mounts}");
 }

@@ -52,6 +52,9 @@ pub enum SwarmError {
     /// A fault that was asked for cannot be had.
     #[error("{0}")]
     Chaos(String),
+    /// Somebody wants it to end.
+    #[error("interrupted: there is no verdict")]
+    Interrupted,
     /// The server broke the protocol, or ended a connection that should have stayed.
     #[error(
         "user {user}: {what}; see the server's log, and docs/protocol.md for what it should do"

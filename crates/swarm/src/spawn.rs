@@ -9,13 +9,18 @@
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use tempfile::TempDir;
 
 use crate::chaos::switches::Switches;
@@ -61,6 +66,7 @@ pub struct Spawned {
     data_dir: PathBuf,
     log: Log,
     place: Option<Place>,
+    interrupted: Arc<AtomicBool>,
     dir: TempDir,
 }
 
@@ -78,6 +84,7 @@ impl Spawned {
     /// # Errors
     /// When it cannot be started, or does not become ready.
     pub fn start(options: SpawnOptions) -> Result<Self, SwarmError> {
+        let interrupted = watch_signals().map_err(SwarmError::io("watching for signals"))?;
         let mut dir = tempfile::Builder::new()
             .prefix("stonechat-swarm-")
             .tempdir()
@@ -108,6 +115,7 @@ impl Spawned {
             data_dir,
             log: Log::new(dir.path().join("server.log")),
             place: None,
+            interrupted,
             dir,
         };
         server.launch()?;
@@ -180,6 +188,10 @@ impl Spawned {
             {
                 self.place = Some(place);
                 return Ok(());
+            }
+            // Once it was ready, the run decides how it ends.
+            if self.place.is_none() && self.interrupted.load(Ordering::Relaxed) {
+                return Err(SwarmError::Interrupted);
             }
             if Instant::now() > until {
                 let within = READY_WITHIN.as_secs();
@@ -298,6 +310,16 @@ impl Drop for Spawned {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Notes SIGINT and SIGTERM: the server and its disk have to go first. Whoever sends a second one does not want to wait.
+fn watch_signals() -> io::Result<Arc<AtomicBool>> {
+    let seen = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 130, Arc::clone(&seen))?;
+        flag::register(signal, Arc::clone(&seen))?;
+    }
+    Ok(seen)
 }
 
 fn ready(admin: SocketAddr) -> bool {
