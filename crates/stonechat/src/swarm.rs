@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stonechat_swarm::report::{self, About};
 use stonechat_swarm::{
-    Admin, Finished, Ground, Outcome, Probe, READY, Recorder, Scenario, ScenarioError, Sources,
+    Admin, End, Finished, Ground, Outcome, Probe, READY, Recorder, Scenario, ScenarioError, Sources,
     SwarmError, Task, Title, coordinate, machine, work,
 };
 
@@ -28,8 +28,10 @@ pub(crate) use ground::GroundArgs;
 
 /// What simulated devices are called.
 const DEVICE: &str = "swarm";
-/// Descriptors for everything but the users' sockets: sockets left behind above all.
-const DESCRIPTORS_SPARE: u64 = 1_200;
+/// Descriptors for everything but the users' sockets.
+const DESCRIPTORS_SPARE: u64 = 150;
+/// And for sockets that are left behind when devices vanish.
+const DESCRIPTORS_LEFT: u64 = 1_050;
 
 impl From<ScenarioError> for Failure {
     fn from(error: ScenarioError) -> Self {
@@ -246,11 +248,15 @@ fn descriptors(task: &Task, spare: u64) -> Result<(), Failure> {
     let devices = task.scenario.devices_total();
     let limit = rlimit::increase_nofile_limit(u64::MAX);
     let limit = limit.map_err(|error| Failure::io("the descriptor limit", &error))?;
-    if devices + spare > limit {
+    let vanish = task
+        .scenario
+        .presence
+        .is_some_and(|presence| presence.end == End::Vanish);
+    let needed = devices + spare + if vanish { DESCRIPTORS_LEFT } else { 0 };
+    if needed > limit {
         let text = format!(
-            "{devices} devices need {} descriptors, the limit is {limit}: raise it (ulimit -n), take \
-             fewer --users, or split them over several --processes",
-            devices + spare
+            "{devices} devices need {needed} descriptors, the limit is {limit}: raise it (ulimit -n), take \
+             fewer --users, or split them over several --processes"
         );
         return Err(Failure::new(Exit::Config, text));
     }

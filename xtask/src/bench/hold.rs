@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
         began.elapsed().as_secs_f64(),
         "s",
     );
-    let looks = hold(args, &mut pairs, &mut report)?;
+    let looks = hold(args, &pairs, &mut report)?;
     for pair in &mut pairs {
         pair.ended()?;
     }
@@ -148,13 +148,13 @@ fn add(sum: Usage, more: Usage) -> Usage {
     }
 }
 
-fn hold(args: &Args, pairs: &mut [Pair], report: &mut Report) -> Result<Vec<Look>> {
+fn hold(args: &Args, pairs: &[Pair], report: &mut Report) -> Result<Vec<Look>> {
     let began = Instant::now();
     let until = began + Duration::from_secs_f64(args.minutes * 60.0);
     let mut looks = Vec::new();
     loop {
         let (mut server, mut swarm) = (Usage::default(), Usage::default());
-        for pair in &mut *pairs {
+        for pair in pairs {
             server = add(server, Usage::of(pair.server.pid())?);
             swarm = add(swarm, Usage::of(pair.swarm.pid())?);
         }
@@ -198,7 +198,6 @@ impl Pair {
             .args(["--admin", &server.admin.base])
             .args(["--server-pid", &server.pid().to_string()])
             .env("STONECHAT_ADMIN_SECRET", secret)
-            .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(File::create(&summary)?)
             .stderr(File::create(dir.join("swarm.log"))?)
