@@ -31,7 +31,7 @@ impl Worker {
     fn start(
         mut command: Command,
         task: &Task,
-        name: String,
+        name: &str,
     ) -> Result<(Self, ChildStdout), SwarmError> {
         // Ctrl-C is for the coordinating process alone.
         #[cfg(unix)]
@@ -125,7 +125,7 @@ pub fn coordinate(
     let mut workers = Vec::new();
     for (place, task) in tasks.iter().enumerate() {
         let name = format!("process {} of {}", place + 1, tasks.len());
-        let (worker, words) = Worker::start(command(), task, name)?;
+        let (worker, words) = Worker::start(command(), task, &name)?;
         let sender = sender.clone();
         thread::spawn(move || listen(place, words, &sender));
         workers.push(worker);
@@ -185,8 +185,9 @@ impl Team<'_> {
                 self.seconds.entry(number).or_default().add(&second);
             }
             Heard::Word(Word::Finished(finished)) => worker.finished = Some(*finished),
-            Heard::Word(Word::Failed(what)) => return Err(worker.error(what)),
-            Heard::Nonsense(what) => return Err(worker.error(what)),
+            Heard::Word(Word::Failed(what)) | Heard::Nonsense(what) => {
+                return Err(worker.error(what));
+            }
             Heard::Silence if worker.finished.is_some() => {}
             Heard::Silence => {
                 let how = worker.child.wait();
