@@ -24,6 +24,8 @@ use table::{Key, SECTIONS};
 const FILE_DEFAULT: &str = "stonechat.toml";
 /// What the names of environment variables start with.
 const ENV_PREFIX: &str = "STONECHAT_";
+/// What commands take from the environment, and is no setting although it looks like one.
+const NOT_SETTINGS: [&str; 1] = ["STONECHAT_ADMIN_SECRET"];
 
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +100,9 @@ impl Override {
     }
 
     fn env(name: &str, value: &str) -> Option<Self> {
+        if NOT_SETTINGS.contains(&name) {
+            return None;
+        }
         let key = name
             .strip_prefix(ENV_PREFIX)?
             .to_ascii_lowercase()

@@ -32,6 +32,7 @@ fn flags_win_over_environment_over_file_over_defaults() {
             ("STONECHAT_SERVER__AUTH_DEADLINE_MS", "222"),
             ("STONECHAT_SERVER__WRITE_DEADLINE_MS", "222"),
             ("STONECHAT_TOKEN", "not a key, not a complaint"),
+            ("STONECHAT_ADMIN_SECRET", "of the swarm, not a key either"),
             ("PATH", "/bin"),
         ],
         &[Override::set("server.write_deadline_ms=333").unwrap()],
