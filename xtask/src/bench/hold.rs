@@ -186,8 +186,9 @@ impl Pair {
             Some(binary) => binary.clone(),
             None => std::env::current_exe()?.with_file_name("stonechat"),
         };
-        // It has to outlast the looks; it is ended by a signal of its own clock, not by ours.
-        let seconds = args.minutes * 60.0 + 5.0;
+        // It outlasts the looks, however long the others take to sign in, and is ended by a signal.
+        let within = SIGNED_IN_WITHIN + SIGNED_IN_EACH * args.connections;
+        let seconds = args.minutes * 60.0 + 2.0 * within.as_secs_f64();
         let summary = dir.join("swarm.json");
         let secret = server.admin.bearer.trim_start_matches("Bearer ");
         let swarm = Command::new(binary)
@@ -237,8 +238,15 @@ impl Pair {
         log.lines().skip(from).collect::<Vec<_>>().join("\n")
     }
 
-    /// Waits for the verdict.
+    /// Ends the swarm as somebody at a terminal does, and waits for its verdict.
     fn ended(&mut self) -> Result<()> {
+        let pid = self.swarm.pid().to_string();
+        let told = Command::new("kill").args(["-s", "INT", &pid]).status()?;
+        ensure!(
+            told.success(),
+            "the swarm has ended before its time:\n{}",
+            self.log()
+        );
         let until = Instant::now() + ENDED_WITHIN;
         loop {
             if let Some(status) = self.swarm.ended()? {
