@@ -9,6 +9,7 @@ mod bench;
 mod crash;
 mod floor;
 mod fuzz;
+mod guard;
 mod handshakes;
 mod load;
 mod memory;

@@ -39,6 +39,8 @@ mod expire;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+#[cfg(feature = "guard")]
+pub mod guard;
 mod housekeeper;
 mod journal;
 mod layout;

@@ -79,6 +79,8 @@ enum Bench {
     All(all::Args),
     /// The same work done by ejabberd and Prosody, from Debian's packages.
     Compare(compare::Args),
+    /// Instructions of the hot path beside the committed baseline (needs valgrind).
+    Guard(crate::guard::Args),
     /// Server CPU for messages between connected users, beside a bare relay.
     Relay(relay::Args),
     /// Where the server's time goes: flame graph, system calls and sleeps a message (needs perf).
@@ -103,6 +105,10 @@ enum Bench {
 
 /// Runs a benchmark and prints its report.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Bench::Guard(of) = &args.bench {
+        // It counts what it builds itself.
+        return crate::guard::run(of);
+    }
     if cfg!(debug_assertions) && !args.common.as_built {
         return again_optimised();
     }
@@ -125,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn one(bench: &Bench, common: &Common) -> Result<Report> {
     Ok(match bench {
-        Bench::All(_) | Bench::Compare(_) => bail!("they are not one of a row"),
+        Bench::All(_) | Bench::Compare(_) | Bench::Guard(_) => bail!("they are not one of a row"),
         Bench::Relay(of) => relay::run(of, common)?,
         Bench::Profile(of) => profile::run(of, common)?,
         Bench::Idle(of) => idle::run(of, common)?,

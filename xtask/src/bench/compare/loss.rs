@@ -86,7 +86,7 @@ fn one(setup: &Setup, kind: Kind, rounds: usize) -> Result<Found> {
             (0..WINDOW).try_for_each(|_| work.send(user))
         })?;
         // Another moment each time.
-        let after = Duration::from_millis(200 + round as u64 * 389 % 700);
+        let after = Duration::from_millis(500 + round as u64 * 389 % 1_000);
         load.run(&mut work, after)?;
         node.kill();
         // What it had answered counts as accepted; nothing more is sent.

@@ -86,8 +86,7 @@ impl Row {
         match &self.cells[kind as usize] {
             Cell::Empty => "–".to_owned(),
             Cell::Value(value) => format!("{} {}", short(*value), self.unit).trim().to_owned(),
-            // A bar would end the cell.
-            Cell::Failed(why) => format!("failed: {}", why.replace(['|', '\n'], " ")),
+            Cell::Failed(_) => "failed, see below".to_owned(),
         }
     }
 }
@@ -138,6 +137,24 @@ impl Table {
         self.remarks.push(text.into());
     }
 
+    /// How measures failed, each once.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for row in &self.rows {
+            for kind in Kind::ALL {
+                if let Cell::Failed(why) = &row.cells[kind as usize] {
+                    let measure = row.name.split([':', ',']).next().unwrap_or_default();
+                    let tls = if row.tls { ", encrypted" } else { "" };
+                    let text = format!("{} failed ({measure}{tls}): {why}.", kind.name());
+                    if !all.contains(&text) {
+                        all.push(text);
+                    }
+                }
+            }
+        }
+        all
+    }
+
     /// The rows of one of the two tables, as Markdown.
     pub(super) fn markdown(&self, tls: bool) -> String {
         let mut text = String::from(
@@ -169,7 +186,7 @@ mod tests {
         let memory = ("memory", "bytes", Better::Less);
         table.put(memory, false, Kind::Ours, Ok(100.0));
         table.put(memory, false, Kind::Ejabberd, Ok(1_300.0));
-        table.put(memory, false, Kind::Prosody, Err("it | died".to_owned()));
+        table.put(memory, false, Kind::Prosody, Err("it died".to_owned()));
         table.goal("memory", 12.0);
         let rate = ("rate", "/s", Better::More);
         table.put(rate, false, Kind::Ours, Ok(100.0));
@@ -178,12 +195,13 @@ mod tests {
         table.goal("rate", 5.0);
         let text = table.markdown(false);
         assert!(text.contains(
-            "| memory | 100 bytes | 1,300 bytes | failed: it   died | 13.0 times |  | \
+            "| memory | 100 bytes | 1,300 bytes | failed, see below | 13.0 times |  | \
              at least 12.0 times ejabberd: met |"
         ));
         assert!(text.contains(
             "| 2.00 times | Prosody is better, 2.00 times | at least 5.00 times ejabberd: MISSED |"
         ));
         assert_eq!(table.markdown(true).lines().count(), 2);
+        assert_eq!(table.failures(), ["Prosody failed (memory): it died."]);
     }
 }

@@ -18,10 +18,9 @@ pub(super) fn page(setup: &Setup, table: &Table, command: &str) -> String {
         text.push_str("\nAll connections encrypted (TLS 1.3, one certificate for all):\n\n");
         text.push_str(&table.markdown(true));
     }
-    if !table.remarks.is_empty() {
-        text.push('\n');
-    }
-    for remark in &table.remarks {
+    let failures = table.failures();
+    text.push('\n');
+    for remark in failures.iter().chain(&table.remarks) {
         let _ = writeln!(text, "- {}", remark.replace('\n', " "));
     }
     let _ = write!(
