@@ -57,7 +57,8 @@ modules:
     )
 }
 
-/// The command. `users` are registered before the file `ready` appears; none when started again.
+/// The command. `users` are registered, and written to disk so that no kill forgets them, before the
+/// file `ready` appears; none when started again.
 pub(super) fn command(
     dir: &Path,
     listen: SocketAddr,
@@ -74,6 +75,7 @@ pub(super) fn command(
     let eval = format!(
         "[ok = ejabberd_auth:try_register(list_to_binary([\"u\", integer_to_list(N)]), \
          <<\"localhost\">>, <<\"p\">>) || N <- lists:seq(0, {users} - 1)], \
+         mnesia:dump_log(), [ok = dets:sync(T) || T <- dets:all()], \
          ok = file:write_file(\"{ready}\", <<\"ready\">>)."
     );
     let mut command = Command::new("erl");
