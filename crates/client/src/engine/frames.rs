@@ -116,7 +116,7 @@ mod tests {
             match (at, read.kind) {
                 (0, ClientFrameKind::Hello { token, .. }) => assert_eq!(token.unwrap(), "t\"k"),
                 (1, ClientFrameKind::Send(send)) => {
-                    assert_eq!(send.body.get(), body.get());
+                    assert_eq!(send.body, body.get());
                     assert_eq!((send.ttl_s, send.ephemeral), (Some(9), true));
                 }
                 (2, ClientFrameKind::Ack) => {}

@@ -106,7 +106,7 @@ impl World {
                     match self.window.classify(id) {
                         Seen::New => {
                             self.window.insert(id, 1);
-                            self.stored.push(send.body.get().parse().unwrap());
+                            self.stored.push(send.body.parse().unwrap());
                         }
                         Seen::Accepted { .. } => {}
                         Seen::Below => panic!("{id} is below the window"),
