@@ -1,0 +1,142 @@
+// The admin API's answers, as far as the dashboard reads them. docs/operations.md and
+// /admin/v1/openapi.json describe them in full.
+
+export interface NodeAnswer {
+  version: string;
+  uptime_s: number;
+  started_ms?: number;
+  draining: boolean;
+  unavailable: string | null;
+  connections: number;
+  sessions: number;
+  devices: number;
+  panics: number;
+  store: Record<string, number>;
+  build?: Record<string, string | null>;
+}
+
+export interface HistoryAnswer {
+  step_s: number;
+  at_ms: number[];
+  series: Record<string, (number | null)[]>;
+}
+
+export interface Actor {
+  id: number;
+  parent: number | null;
+  name: string;
+  kind: string;
+  phase: string;
+  generation: number;
+  restarts: number;
+  last_exit: string | null;
+  depth: number;
+  depth_max: number;
+  capacity: number;
+  handled_count: number;
+  rate_per_s: number | null;
+  drain_ms: number | null;
+  blocked_ms: number;
+  arbiter: string | null;
+  /** Supervisors: how many children there are, and figures summed over all below. */
+  children_count?: number;
+  strategy?: string | null;
+  below?: { actors_count: number; depth: number; depth_max: number; restarts: number };
+}
+
+export interface Crash {
+  number: number;
+  id: number | null;
+  name: string;
+  kind: string;
+  generation: number;
+  at_ms: number;
+  reason: string;
+  message_type?: string | null;
+  location?: string | null;
+  backtrace?: string | null;
+}
+
+export interface ActorAnswer extends Actor {
+  state?: unknown;
+  state_error?: string | null;
+  started_ms?: number;
+  last_crash?: Crash | null;
+}
+
+export interface User {
+  user: string;
+  created_ms: number;
+  disabled: boolean;
+  connected?: boolean;
+}
+
+export interface UserDevice {
+  device: string;
+  cursor: number;
+  pending: number;
+  connected: boolean;
+  last_seen_ms: number;
+}
+
+export interface UserAnswer extends User {
+  connected: boolean;
+  devices: UserDevice[];
+  mailbox: Record<string, number>;
+  connections?: { device: string; peer?: string | null; since_ms?: number }[];
+  limits?: Record<string, number | null> | null;
+}
+
+export interface DeadLetter {
+  number: number;
+  user: string;
+  seq: number;
+  id: string;
+  from: { user: string; device: string };
+  ts_ms: number;
+  body_bytes: number;
+  reason: string;
+  dead_ms: number;
+  body?: unknown;
+}
+
+export interface AuditEntry {
+  number: number;
+  at_ms: number;
+  who: string;
+  role: string;
+  from: string | null;
+  action: string;
+  target: string | null;
+  outcome: string;
+  reason?: string | null;
+}
+
+export interface Limit {
+  name: string;
+  used: number | null;
+  max: number | null;
+  share: number | null;
+}
+
+export interface ConfigEntry {
+  key: string;
+  value: unknown;
+  source: string;
+  masked: boolean;
+}
+
+export interface Backup {
+  name: string;
+  state: string;
+  bytes: number;
+  messages_count: number;
+  started_ms: number;
+  finished_ms: number | null;
+  error: string | null;
+}
+
+export interface Drain {
+  state: 'serving' | 'draining' | 'drained';
+  connections_left: number;
+}
