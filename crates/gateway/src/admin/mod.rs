@@ -5,9 +5,12 @@
 //! asks for the secret in `<data-dir>/admin.secret`; health and metrics do not.
 //! It decides nothing about delivery and keeps no state of its own.
 
+mod assets;
 mod body;
 mod dead_letters;
+mod exposition;
 mod guard;
+mod history;
 mod metrics;
 mod node;
 mod problem;
@@ -123,6 +126,7 @@ struct State {
     /// The same by the wall clock, for people.
     started_at: SystemTime,
     failures: Failures,
+    history: history::History,
 }
 
 type Shared = web::Data<State>;
@@ -146,6 +150,7 @@ pub fn start(
     let listener = TcpListener::bind(config.listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let state = state(parts, config.fault_injection);
+    tree.spawn_task("admin-history", history::keep(state.clone()));
     let server = HttpServer::new(move || {
         App::new()
             .wrap(ErrorHandlers::new().default_handler(as_problem))
@@ -175,6 +180,7 @@ fn state(parts: AdminParts, fault_injection: bool) -> Shared {
         started: Instant::now(),
         started_at: SystemTime::now(),
         failures: Failures::default(),
+        history: history::History::default(),
     })
 }
 
@@ -183,6 +189,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/healthz", web::get().to(node::healthz))
         .route("/readyz", web::get().to(node::readyz))
         .route("/metrics", web::get().to(metrics::metrics))
+        .configure(assets::routes)
         .service(
             web::scope("/admin/v1")
                 .wrap(from_fn(guard::guard))
@@ -212,6 +219,7 @@ fn routes(config: &mut web::ServiceConfig) {
                 )
                 .service(web::resource("/dead-letters/{number}/replay").post(dead_letters::replay))
                 .service(web::resource("/node").get(node::node))
+                .service(web::resource("/history").get(history::history))
                 .service(web::resource("/actors").get(node::actors))
                 .service(web::resource("/faults/panic").post(node::inject_panic)),
         );
