@@ -76,15 +76,17 @@ export const put = <T>(path: string, body: unknown) => call('PUT', path, body) a
 export const patch = <T>(path: string, body: unknown) => call('PATCH', path, body) as Promise<T>;
 export const remove = (path: string) => call('DELETE', path);
 
-async function opened(answer: Promise<Session>): Promise<Session> {
-  const session = await answer;
-  csrf = session.csrf;
-  return session;
+/** Who is signed in; `null` when nobody is. */
+export async function session(): Promise<Session | null> {
+  const found = await get<Session | undefined>('/session');
+  csrf = found?.csrf ?? '';
+  return found ?? null;
 }
-
-/** Who is signed in; refused with 401 when nobody is. */
-export const session = () => opened(get<Session>('/session'));
-export const signIn = (token: string) => opened(post<Session>('/session', { token }));
+export async function signIn(token: string): Promise<Session> {
+  const opened = await post<Session>('/session', { token });
+  csrf = opened.csrf;
+  return opened;
+}
 export async function signOut() {
   await remove('/session');
   csrf = '';
