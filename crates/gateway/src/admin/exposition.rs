@@ -127,7 +127,12 @@ h_seconds_count 40
     fn quantiles_lie_within_their_bucket() {
         let histogram = Histogram::of(TEXT, "h_seconds");
         assert_eq!(histogram.mean(), Some(1.5 / 40.0));
-        for (q, expected) in [(0.125, 0.000_5), (0.25, 0.001), (0.5, 0.005_5), (0.75, 0.01)] {
+        for (q, expected) in [
+            (0.125, 0.000_5),
+            (0.25, 0.001),
+            (0.5, 0.005_5),
+            (0.75, 0.01),
+        ] {
             let found = histogram.quantile(q).unwrap();
             assert!((found - expected).abs() < 1e-9, "{q}: {found}");
         }

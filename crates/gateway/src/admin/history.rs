@@ -8,16 +8,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use actix_web::HttpResponse;
 use actix_web::web::Query;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
 
+use super::caller::Role;
 use super::exposition::{Histogram, value};
-use super::process;
-use super::{Shared, State};
+use super::operation::{Operation, get};
+use super::{Shared, State, now_ms, process};
 
 /// Seconds between two samples.
 const STEP_S: u64 = 5;
@@ -169,7 +171,7 @@ pub(super) async fn keep(state: Shared) {
             Ok((now, sample)) => {
                 before = Some(Arc::new(now));
                 if let Some(sample) = sample {
-                    state.history.push(unix_ms(), sample);
+                    state.history.push(now_ms(), sample);
                 }
             }
             Err(error) if error.is_panic() => {
@@ -182,35 +184,43 @@ pub(super) async fn keep(state: Shared) {
     }
 }
 
-fn unix_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_epoch.map_or(0, |passed| {
-        u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
-    })
-}
-
 /// Which samples are wanted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Since {
     /// Only samples after this time, milliseconds since 1970.
     #[serde(default)]
+    #[param(required = false)]
     since_ms: u64,
 }
 
 /// The last hour, or what came since.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct HistoryAnswer {
     /// Seconds between two samples.
     step_s: u64,
     /// When each sample was taken, milliseconds since 1970.
     at_ms: Vec<u64>,
     /// The values of each series, one for each time; `null` where there is none.
+    #[schema(value_type = BTreeMap<String, Vec<Option<f32>>>)]
     series: BTreeMap<&'static str, Vec<Option<f32>>>,
 }
 
-/// The figures of the last hour.
+/// The last hour in figures
+///
+/// One sample every few seconds, kept by the node since its start.
+#[utoipa::path(get, path = "/history", tag = "node", params(Since),
+    responses((status = 200, body = HistoryAnswer)))]
 pub(super) async fn history(state: Shared, since: Query<Since>) -> HttpResponse {
     HttpResponse::Ok().json(state.history.answer(since.since_ms))
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(history))]
+pub(super) struct Api;
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![get("/history", Role::Viewer, "node.history", history)]
 }
 
 #[cfg(test)]
