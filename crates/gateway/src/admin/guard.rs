@@ -6,6 +6,7 @@
 //! secret has none: guessing 256 bits is hopeless at any rate, locking the
 //! operator out is not.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use actix_web::body::MessageBody;
@@ -22,7 +23,7 @@ use super::caller::{Caller, Role, Via};
 use super::operation::Rule;
 use super::problem::{Code, Problem};
 use super::rates::Bucket;
-use super::{Shared, State};
+use super::{Shared, State, session};
 
 /// Wrong credentials answered as such at once.
 const FAILURES_BURST: f64 = 10.0;
@@ -52,7 +53,11 @@ impl Failures {
 /// the header, right or wrong.
 pub(super) fn credentials(state: &State, request: &ServiceRequest) -> Option<Caller> {
     let mut headers = request.headers().get_all(AUTHORIZATION);
-    let header = headers.next()?;
+    let Some(header) = headers.next() else {
+        let mut caller = session::caller(state, request.headers())?;
+        caller.peer = request.peer_addr();
+        return Some(caller);
+    };
     if headers.next().is_some() {
         // Two of them: whatever a proxy before this looked at, it may have been the other one.
         return None;
@@ -84,7 +89,8 @@ pub(super) async fn gate<B: MessageBody + 'static>(
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
     let Some(caller) = credentials(&state, &request) else {
-        let problem = refuse(&state, &request);
+        let given = request.headers().contains_key(AUTHORIZATION);
+        let problem = refuse(&state, request.peer_addr(), request.path(), given);
         return Ok(request.into_response(problem.answer()));
     };
     // From here on it is known who it is, so the outcome goes into the audit log.
@@ -92,7 +98,8 @@ pub(super) async fn gate<B: MessageBody + 'static>(
         let target = target_of(request.request());
         state.audit.begin(&caller, rule.action, target)
     });
-    if let Err(problem) = admit(&state, rule, role, &caller) {
+    let own = session::check(&state, &caller, request.method(), request.headers());
+    if let Err(problem) = own.and_then(|()| admit(&state, rule, role, &caller)) {
         if let Some(pending) = pending {
             pending.done(Some(problem.code()));
         }
@@ -126,7 +133,7 @@ fn admit(state: &State, rule: Rule, role: Role, caller: &Caller) -> Result<(), P
 }
 
 /// What somebody unknown is told.
-fn refuse(state: &State, request: &ServiceRequest) -> Problem {
+pub(super) fn refuse(state: &State, peer: Option<SocketAddr>, path: &str, given: bool) -> Problem {
     counter!("stonechat_admin_unauthorized_total").increment(1);
     if !state.failures.admit(Instant::now()) {
         return Problem::new(
@@ -137,9 +144,9 @@ fn refuse(state: &State, request: &ServiceRequest) -> Problem {
         .retry_after(1);
     }
     tracing::warn!(
-        peer = request.peer_addr().map(tracing::field::display),
-        path = request.path(),
-        given = request.headers().contains_key(AUTHORIZATION),
+        peer = peer.map(tracing::field::display),
+        path,
+        given,
         "admin request without a right credential refused"
     );
     Problem::unauthorized()

@@ -24,6 +24,7 @@ mod problem;
 mod process;
 mod rates;
 mod secret;
+mod session;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -149,6 +150,7 @@ struct State {
     rates: Rates,
     audit: Audit,
     history: history::History,
+    sessions: session::Sessions,
 }
 
 type Shared = web::Data<State>;
@@ -204,6 +206,7 @@ fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
         rates: Rates::new(config.requests_per_s),
         audit: Audit::open(&parts.data_dir),
         history: history::History::default(),
+        sessions: session::Sessions::default(),
         parts,
     })
 }

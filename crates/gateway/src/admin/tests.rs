@@ -3,6 +3,7 @@
 mod access;
 mod mailboxes;
 mod node;
+mod session;
 
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::http::{Method, StatusCode};

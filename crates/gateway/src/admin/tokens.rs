@@ -76,6 +76,13 @@ impl Kept {
     pub(super) fn is_good(&self, now_ms: u64) -> bool {
         self.revoked_ms.is_none() && self.expires_ms > now_ms
     }
+
+    fn caller(&self, id: &str) -> Caller {
+        let mut caller = Caller::new(&self.name, self.role, id, Via::Token);
+        caller.expires_ms = Some(self.expires_ms);
+        caller.scope = self.scope.as_deref().map(Into::into);
+        caller
+    }
 }
 
 /// What a new token is to be.
@@ -217,10 +224,14 @@ impl AdminTokens {
         if !same || !kept.is_good(now_ms) {
             return None;
         }
-        let mut caller = Caller::new(&kept.name, kept.role, id, Via::Token);
-        caller.expires_ms = Some(kept.expires_ms);
-        caller.scope = kept.scope.as_deref().map(Into::into);
-        Some(caller)
+        Some(kept.caller(id))
+    }
+
+    /// Who the token with this id is, while it is good. For those who brought it before.
+    pub(super) fn by_id(&self, id: &str, now_ms: u64) -> Option<Caller> {
+        let all = self.0.all.read();
+        let kept = all.get(id)?;
+        kept.is_good(now_ms).then(|| kept.caller(id))
     }
 
     async fn put(&self, id: &str, kept: Option<&Kept>) -> Result<(), StoreError> {
