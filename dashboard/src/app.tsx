@@ -90,10 +90,15 @@ function Frame({ session, leave }: { session: Session; leave: () => void }) {
   const first = useRef(true);
   useEffect(() => {
     document.title = `${place.subject ?? title} · Stonechat`;
+  }, [title, place.subject]);
+  useEffect(() => {
     // Someone who hears the page learns that it is another one.
-    if (!first.current) main.current?.focus();
+    if (!first.current) {
+      main.current?.focus({ preventScroll: true });
+      scrollTo(0, 0);
+    }
     first.current = false;
-  }, [title, place.page, place.subject]);
+  }, [title, place.page]);
   const turn = () => {
     const next = nextTheme(theme);
     applyTheme(next);

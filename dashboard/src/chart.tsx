@@ -18,7 +18,7 @@ interface Props {
 }
 
 const HEIGHT = 132;
-const AXIS = 46;
+const AXIS = 54;
 const SPAN_MS = 3_600_000;
 
 export function Chart({ title, at, step_ms, lines, format }: Props) {

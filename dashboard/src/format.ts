@@ -98,6 +98,11 @@ export function words(name: string): string {
   return name.replaceAll('_', ' ');
 }
 
+/** A name of figures without its unit, which the value tells: `free_bytes` as `free`. */
+export function label(name: string): string {
+  return words(name.replace(/(?<!_per)_(ms|s|bytes|count)$/, ''));
+}
+
 /** A name of figures (`recent_bytes`) with the value its unit asks for. */
 export function figure(name: string, value: unknown): string {
   if (typeof value === 'boolean') return value ? 'yes' : 'no';

@@ -1,10 +1,9 @@
 // Draws the rows of the tree, only those in view, and lets keys walk through all of them.
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { FLASH_MS } from './events';
-import { count } from './format';
+import { count, words } from './format';
 import { useNow } from './hooks';
 import { fill, health, rows, step, visible, type Forest, type Row } from './tree';
-import type { Actor } from './types';
 
 interface Props {
   forest: Forest;
@@ -95,7 +94,7 @@ export function TreeList(props: Props) {
         aria-activedescendant={focusedRow ? `row-${keyOf(focusedRow)}` : undefined}
         onKeyDown={keyed}
         onFocus={() => reveal(at)}
-        style={{ height: all.length * ROW_HEIGHT }}
+        style={{ height: `${all.length * ROW_HEIGHT}px` }}
       >
         {all.slice(first, last).map((row, place) => {
           const top = (first + place) * ROW_HEIGHT;
@@ -104,7 +103,7 @@ export function TreeList(props: Props) {
           const mark = key === (focusedRow && keyOf(focusedRow)) ? ' at' : '';
           if (row.type === 'more') {
             return (
-              <li key={key} {...common} class={`row more${mark}`} style={{ top }} onClick={() => act(row)}>
+              <li key={key} {...common} class={`row more${mark}`} style={{ top: `${top}px` }} onClick={() => act(row)}>
                 <span class="name" style={{ paddingInlineStart: indent(row.level) }}>
                   {count(row.missing)} more… <span class="faint">show</span>
                 </span>
@@ -118,12 +117,11 @@ export function TreeList(props: Props) {
               key={key}
               {...common}
               class={`row${mark}${actor.id === chosen ? ' chosen' : ''}${flashed ? ' flash' : ''}`}
-              style={{ top }}
+              style={{ top: `${top}px` }}
               aria-expanded={row.open ?? undefined}
               aria-selected={actor.id === chosen}
               aria-posinset={row.position}
               aria-setsize={row.siblings}
-              aria-label={spoken(actor)}
               onClick={() => {
                 setFocused(key);
                 choose(actor.id);
@@ -138,7 +136,7 @@ export function TreeList(props: Props) {
   );
 }
 
-const indent = (level: number) => 8 + (level - 1) * 18;
+const indent = (level: number) => `${8 + (level - 1) * 18}px`;
 
 function RowCells({ row, toggle }: { row: Row & { type: 'actor' }; toggle: Props['toggle'] }) {
   const { actor } = row;
@@ -148,10 +146,11 @@ function RowCells({ row, toggle }: { row: Row & { type: 'actor' }; toggle: Props
     <>
       <span class="name" style={{ paddingInlineStart: indent(row.level) }}>
         {row.open === null ? (
-          <span class="twist" />
+          <span class="twist" aria-hidden="true" />
         ) : (
           <span
             class="twist"
+            aria-hidden="true"
             onClick={(event) => {
               event.stopPropagation();
               toggle(actor.id, !row.open);
@@ -161,9 +160,9 @@ function RowCells({ row, toggle }: { row: Row & { type: 'actor' }; toggle: Props
           </span>
         )}
         <span class={`dot ${state}`} />
-        <span class="text">{actor.name}</span>
+        <span class="text">{actor.name}</span> <span class="hidden">{state}</span>
         <small class="faint">
-          {actor.kind === 'supervisor' ? `${count(actor.children_count ?? 0)} ${actor.strategy ?? ''}` : actor.kind}
+          {actor.kind === 'supervisor' ? `${count(actor.children_count ?? 0)} ${words(actor.strategy ?? '')}` : words(actor.kind)}
         </small>
       </span>
       <span class="inbox">
@@ -174,20 +173,18 @@ function RowCells({ row, toggle }: { row: Row & { type: 'actor' }; toggle: Props
             <span class={`bar ${state}`}>
               <span style={{ width: `${(fill(actor.depth, actor.capacity) * 100).toFixed(1)}%` }} />
             </span>
-            {count(actor.depth)}
+            <b>{count(actor.depth)}</b> <span class="hidden">in the inbox</span>
           </>
         )}
       </span>
       <span class="number">{actor.rate_per_s == null ? '' : `${count(actor.rate_per_s)}/s`}</span>
-      <span class="number wide-only">{actor.restarts > 0 ? count(actor.restarts) : ''}</span>
+      <span class="number wide-only">{actor.restarts > 0 && (
+          <>
+            {count(actor.restarts)} <span class="hidden">restarts</span>
+          </>
+        )}
+      </span>
       <span class="wide-only faint">{actor.phase}</span>
     </>
   );
-}
-
-/** A row as it is read out. */
-function spoken(actor: Actor): string {
-  if (actor.kind === 'supervisor') return `supervisor ${actor.name}, ${actor.children_count ?? 0} children, ${actor.phase}`;
-  const restarts = actor.restarts > 0 ? `, ${actor.restarts} restarts` : '';
-  return `${actor.kind} ${actor.name}, ${health(actor)}, ${actor.phase}, ${actor.depth} of ${actor.capacity} in its inbox${restarts}`;
 }

@@ -84,6 +84,13 @@ export function rows(forest: Forest, open: ReadonlySet<number>): Row[] {
   return shown;
 }
 
+/** Actors that were restarted between two looks at them. */
+export function reborn(before: Forest, after: Forest): number[] {
+  return [...after.actors.values()]
+    .filter((actor) => actor.generation > (before.actors.get(actor.id)?.generation ?? Infinity))
+    .map((actor) => actor.id);
+}
+
 /** Which rows are near what is looked at: of thousands only these are drawn. */
 export function visible(total: number, scrolled: number, height: number, rowHeight: number, spare = 8) {
   const first = Math.max(0, Math.min(total, Math.floor(scrolled / rowHeight) - spare));

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { ago, bytes, count, duration, figure, millis, percent } from '../src/format';
+import { ago, bytes, count, duration, figure, label, millis, percent } from '../src/format';
 
 describe('numbers', () => {
   test.each([
@@ -67,4 +67,13 @@ test('figures are told by the unit their name ends with', () => {
   expect(figure('connections', 19_000)).toBe('19,000');
   expect(figure('healthy', true)).toBe('yes');
   expect(figure('error', null)).toBe('–');
+});
+
+test('a name of figures loses its unit, but not a rate', () => {
+  expect(['free_bytes', 'last_sync_ms', 'segments_count', 'messages_per_s'].map(label)).toEqual([
+    'free',
+    'last sync',
+    'segments',
+    'messages per s',
+  ]);
 });

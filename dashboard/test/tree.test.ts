@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { fill, health, plant, rows, step, visible, type Row } from '../src/tree';
+import { fill, health, plant, reborn, rows, step, visible, type Row } from '../src/tree';
 import type { Actor } from '../src/types';
 
 function actor(id: number, parent: number | null, more: Partial<Actor> = {}): Actor {
@@ -99,4 +99,10 @@ test('a bar grows with the inbox and never beyond', () => {
   expect(fill(10, 4_096)).toBeLessThan(fill(100, 4_096));
   expect(fill(4_096, 4_096)).toBe(1);
   expect(fill(9_000, 4_096)).toBe(1);
+});
+
+test('a restart between two looks is noticed, a newcomer is none', () => {
+  const before = plant([actor(1, null), actor(2, 1), actor(3, 1, { generation: 4 })]);
+  const after = plant([actor(1, null), actor(2, 1, { generation: 2 }), actor(3, 1, { generation: 4 }), actor(9, 1, { generation: 7 })]);
+  expect(reborn(before, after)).toEqual([2]);
 });

@@ -54,7 +54,7 @@ export function ActorPanel({ id, feed, changed, close }: Props) {
   );
   const { data, error, again } = usePolled(ask, 1_000);
   const heading = useRef<HTMLHeadingElement>(null);
-  useEffect(() => heading.current?.focus(), []);
+  useEffect(() => heading.current?.focus({ preventScroll: matchMedia('(min-width: 70rem)').matches }), []);
   const act = async (what: 'restart' | 'stop', reason: string) => {
     await post(`/actors/${id}/${what}`, reason === '' ? {} : { reason });
     again();

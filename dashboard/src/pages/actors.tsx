@@ -5,7 +5,7 @@ import type { Feed } from '../events';
 import { count } from '../format';
 import { explain, usePolled, useSettled } from '../hooks';
 import { link, type Place } from '../router';
-import { health, HEALTHS, plant, type Forest } from '../tree';
+import { health, HEALTHS, NO_FOREST, plant, reborn, type Forest } from '../tree';
 import { TreeList } from '../tree-list';
 import type { Actor } from '../types';
 import { Badge, Notice, Search, Waiting } from '../ui';
@@ -116,6 +116,7 @@ export function Actors({ place, feed }: { place: Place; feed: Feed }) {
     });
   }, []);
 
+  const flashes = useFlashes(feed, data);
   const chosen = useChosen(place.subject, setProblem);
   const choose = useCallback((id: number) => {
     location.hash = link('actors', id);
@@ -141,7 +142,7 @@ export function Actors({ place, feed }: { place: Place; feed: Feed }) {
             forest={forest}
             open={open}
             chosen={chosen}
-            flashes={feed.flashes}
+            flashes={flashes}
             flat={flat}
             toggle={toggle}
             choose={choose}
@@ -164,6 +165,19 @@ export function Actors({ place, feed }: { place: Place; feed: Feed }) {
       </div>
     </>
   );
+}
+
+/** Who flashes: those the node told of, and those seen to be of a later generation than before. */
+function useFlashes(feed: Feed, forest: Forest | null): ReadonlyMap<number, number> {
+  const before = useRef(NO_FOREST);
+  const [seen, setSeen] = useState<ReadonlyMap<number, number>>(new Map());
+  useEffect(() => {
+    if (!forest) return;
+    const found = reborn(before.current, forest);
+    before.current = forest;
+    if (found.length > 0) setSeen(new Map(found.map((id) => [id, Date.now()])));
+  }, [forest]);
+  return useMemo(() => new Map([...seen, ...feed.flashes]), [seen, feed.flashes]);
 }
 
 /** The actor the address names: by id, or by the user whose it is. */

@@ -1,7 +1,7 @@
 // Taking the node out of service and back, and backups, both with their progress.
 import { useCallback, useId, useState } from 'preact/hooks';
 import { get, post } from '../api';
-import { bytes, count, duration, figure, words } from '../format';
+import { bytes, count, duration, figure, label } from '../format';
 import { useNow, usePolled } from '../hooks';
 import type { Backup, Drain } from '../types';
 import { Action, Badge, Facts, Notice, Table, Waiting, When, type Tone } from '../ui';
@@ -151,7 +151,7 @@ function Storage() {
     <section aria-labelledby="storage">
       <h2 id="storage">Storage</h2>
       {data ? (
-        <Facts facts={Object.entries(data).map(([name, value]) => [words(name), figure(name, value)] as const)} />
+        <Facts facts={Object.entries(data).map(([name, value]) => [label(name), figure(name, value)] as const)} />
       ) : (
         <Waiting error={error} />
       )}

@@ -1,7 +1,7 @@
 // What the node runs with: build, limits and how near they are, log level, every setting in force.
 import { useCallback, useId, useState } from 'preact/hooks';
 import { get, put } from '../api';
-import { count, duration, figure, moment, percent, words } from '../format';
+import { count, duration, figure, label, moment, percent, words } from '../format';
 import { usePolled } from '../hooks';
 import type { ConfigEntry, Limit, NodeAnswer } from '../types';
 import { Action, Badge, Facts, Gauge, Search, Table, Waiting } from '../ui';
@@ -49,7 +49,7 @@ function Limits() {
         <Table caption="Limits" head={['Limit', 'Used#', 'At most#', 'Share#', '']}>
           {data.limits.map((limit) => (
             <tr key={limit.name}>
-              <th scope="row">{words(limit.name)}</th>
+              <th scope="row">{label(limit.name)}</th>
               <td class="number">{limit.used === null ? '–' : figure(limit.name, limit.used)}</td>
               <td class="number">{limit.max === null ? '–' : figure(limit.name, limit.max)}</td>
               <td class="number">{percent(limit.share)}</td>

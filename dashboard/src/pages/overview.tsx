@@ -203,7 +203,7 @@ export function Recent({ feed, about }: { feed: Feed; about?: (event: Happening)
       {shown.length === 0 ? (
         <p class="faint">Nothing so far.</p>
       ) : (
-        <ol class="events">
+        <ol class="events" tabIndex={0} aria-labelledby="recent">
           {shown.map((event) => (
             <li key={`${event.id}-${event.at_ms}`}>
               <time>{clock(event.at_ms)}</time>
