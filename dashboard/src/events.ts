@@ -60,7 +60,7 @@ export function reduce(feed: Feed, step: Step): Feed {
   if (event.id !== 0 && event.id <= feed.last_id) return feed;
   const next: Feed = { ...feed, state: 'live', last_id: Math.max(feed.last_id, event.id) };
   if (event.kind === 'dropped') {
-    const missed = event.data.count ?? event.data.dropped_count;
+    const missed = event.data.count;
     next.dropped_count = feed.dropped_count + (typeof missed === 'number' ? missed : 1);
   }
   next.events = [event, ...feed.events].slice(0, KEPT_MAX);
@@ -75,7 +75,7 @@ export function reduce(feed: Feed, step: Step): Feed {
 
 /** The actor an event is about. */
 export function actorOf(event: Happening): number | null {
-  const id = event.data.actor_id ?? event.data.actor ?? event.data.id;
+  const id = event.data.actor;
   return typeof id === 'number' ? id : null;
 }
 
@@ -90,7 +90,8 @@ export function parse(kind: Kind, id: string, text: string, now_ms: number): Hap
   if (typeof data !== 'object' || data === null || Array.isArray(data)) return null;
   const record = data as Record<string, unknown>;
   const at = record.at_ms;
-  return { id: Number(id) || 0, kind, at_ms: typeof at === 'number' ? at : now_ms, data: record };
+  // What was dropped has no number of its own: the browser repeats that of the event before.
+  return { id: kind === 'dropped' ? 0 : Number(id) || 0, kind, at_ms: typeof at === 'number' ? at : now_ms, data: record };
 }
 
 /** One line about an event, for lists. */
@@ -99,9 +100,9 @@ export function sentence(event: Happening): string {
     const value = event.data[name];
     return typeof value === 'string' || typeof value === 'number' ? String(value) : null;
   };
-  const subject = said('user') ?? said('name') ?? said('actor') ?? said('target');
+  const subject = said('user') ?? said('name') ?? said('limit') ?? said('what') ?? said('state');
   const device = said('device');
-  const detail = said('reason') ?? said('detail') ?? said('message') ?? said('state');
+  const detail = said('reason') ?? said('detail');
   const who = subject === null ? null : device === null ? subject : `${subject}/${device}`;
   return [who, detail].filter((part) => part !== null && part !== '').join(': ');
 }

@@ -3,6 +3,7 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { FLASH_MS } from './events';
 import { count, words } from './format';
 import { useNow } from './hooks';
+import type { Branch } from './types';
 import { fill, health, rows, step, visible, type Forest, type Row } from './tree';
 
 interface Props {
@@ -141,7 +142,7 @@ const indent = (level: number) => `${8 + (level - 1) * 18}px`;
 function RowCells({ row, toggle }: { row: Row & { type: 'actor' }; toggle: Props['toggle'] }) {
   const { actor } = row;
   const state = health(actor);
-  const below = actor.below;
+  const waiting = (actor as Partial<Branch>).depth_sum ?? 0;
   return (
     <>
       <span class="name" style={{ paddingInlineStart: indent(row.level) }}>
@@ -162,12 +163,12 @@ function RowCells({ row, toggle }: { row: Row & { type: 'actor' }; toggle: Props
         <span class={`dot ${state}`} />
         <span class="text">{actor.name}</span> <span class="hidden">{state}</span>
         <small class="faint">
-          {actor.kind === 'supervisor' ? `${count(actor.children_count ?? 0)} ${words(actor.strategy ?? '')}` : words(actor.kind)}
+          {actor.kind === 'supervisor' ? `${count(actor.children)} ${words(actor.strategy ?? '')}` : words(actor.kind)}
         </small>
       </span>
       <span class="inbox">
         {actor.kind === 'supervisor' ? (
-          below && below.depth > 0 ? <small class="faint">{count(below.depth)} below</small> : null
+          waiting > 0 && <small class="faint">{count(waiting)} below</small>
         ) : (
           <>
             <span class={`bar ${state}`}>
@@ -177,7 +178,7 @@ function RowCells({ row, toggle }: { row: Row & { type: 'actor' }; toggle: Props
           </>
         )}
       </span>
-      <span class="number">{actor.rate_per_s == null ? '' : `${count(actor.rate_per_s)}/s`}</span>
+      <span class="number">{actor.kind !== 'supervisor' && `${count(actor.rate_per_s)}/s`}</span>
       <span class="number wide-only">{actor.restarts > 0 && (
           <>
             {count(actor.restarts)} <span class="hidden">restarts</span>

@@ -1,6 +1,6 @@
 // The supervision tree as rows of a list: which are shown, in which order, how sick each looks.
 // Pure: the page asks and draws.
-import type { Actor } from './types';
+import type { Actor, Branch } from './types';
 
 /** How an actor does; ordered from best to worst. */
 export const HEALTHS = ['well', 'busy', 'restarted', 'pressed', 'failing'] as const;
@@ -11,6 +11,7 @@ const PRESSED_SHARE = 0.75;
 
 /** Judged by what an operator would look at first: is it up, does its inbox fill, did it crash. */
 export function health(actor: Actor): Health {
+  if ((actor as Partial<Branch>).not_running_count) return 'failing';
   if (actor.phase === 'backoff' || actor.phase === 'halted' || actor.phase === 'ended') return 'failing';
   const share = actor.capacity > 0 ? actor.depth / actor.capacity : 0;
   if (share >= PRESSED_SHARE) return 'pressed';
@@ -54,7 +55,7 @@ export type Row =
   | { type: 'more'; parent: number; level: number; missing: number };
 
 const childrenCount = (actor: Actor, forest: Forest) =>
-  Math.max(actor.children_count ?? 0, forest.children.get(actor.id)?.length ?? 0);
+  Math.max(actor.children, forest.children.get(actor.id)?.length ?? 0);
 
 /** The rows of what is open, from top to bottom. */
 export function rows(forest: Forest, open: ReadonlySet<number>): Row[] {

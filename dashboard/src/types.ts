@@ -34,34 +34,45 @@ export interface Actor {
   depth_max: number;
   capacity: number;
   handled_count: number;
-  rate_per_s: number | null;
+  rate_per_s: number;
   drain_ms: number | null;
   blocked_ms: number;
+  started_ms: number;
   arbiter: string | null;
-  /** Supervisors: how many children there are, and figures summed over all below. */
-  children_count?: number;
-  strategy?: string | null;
-  below?: { actors_count: number; depth: number; depth_max: number; restarts: number };
+  strategy: string | null;
+  /** A supervisor's children. */
+  children: number;
+}
+
+/** A supervisor, with the actors directly below it summed up. */
+export interface Branch extends Actor {
+  depth_sum: number;
+  not_running_count: number;
+}
+
+export interface TreeAnswer {
+  supervisors: Branch[];
+  actors: Actor[];
+  next: string | null;
 }
 
 export interface Crash {
   number: number;
-  id: number | null;
+  actor: number | null;
   name: string;
   kind: string;
   generation: number;
   at_ms: number;
   reason: string;
-  message_type?: string | null;
-  location?: string | null;
-  backtrace?: string | null;
+  message_type: string | null;
+  location: string | null;
 }
 
 export interface ActorAnswer extends Actor {
-  state?: unknown;
-  state_error?: string | null;
-  started_ms?: number;
-  last_crash?: Crash | null;
+  state: unknown;
+  /** Why there is no state. */
+  state_missing: string | null;
+  last_crash: Crash | null;
 }
 
 export interface User {

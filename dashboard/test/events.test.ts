@@ -17,24 +17,28 @@ test('newest first, each once, also when the stream starts over', () => {
 
 test('memory is bounded', () => {
   let feed: Feed = EMPTY;
-  for (let id = 1; id <= 1_000; id += 1) feed = happen(feed, event(id, 'crash', { actor_id: id }), id * 10);
+  for (let id = 1; id <= 1_000; id += 1) feed = happen(feed, event(id, 'crash', { actor: id }), id * 10);
   expect(feed.events).toHaveLength(200);
   expect(feed.events[0]?.id).toBe(1_000);
   expect(feed.flashes.size).toBeLessThanOrEqual(FLASH_MS / 10);
 });
 
 test('crashes and restarts make their actor flash, for a while', () => {
-  let feed = happen(EMPTY, event(1, 'crash', { actor_id: 7 }), 1_000);
-  feed = happen(feed, event(2, 'connected', { actor_id: 8 }), 1_100);
+  let feed = happen(EMPTY, event(1, 'crash', { actor: 7 }), 1_000);
+  feed = happen(feed, event(2, 'connected', { actor: 8 }), 1_100);
   expect([...feed.flashes]).toEqual([[7, 1_000]]);
-  feed = happen(feed, event(3, 'restart', { actor_id: 9 }), 1_000 + FLASH_MS);
+  feed = happen(feed, event(3, 'restart', { actor: 9 }), 1_000 + FLASH_MS);
   expect([...feed.flashes]).toEqual([[9, 1_000 + FLASH_MS]]);
 });
 
 test('what the server dropped is counted, not hidden', () => {
-  let feed = happen(EMPTY, event(5, 'dropped', { count: 12 }));
-  feed = happen(feed, event(9, 'dropped', { count: 3 }));
+  let feed = happen(EMPTY, event(5, 'connected'));
+  for (const count of [12, 3]) {
+    const dropped = parse('dropped', '5', JSON.stringify({ kind: 'dropped', count }), 9);
+    if (dropped) feed = happen(feed, dropped);
+  }
   expect(feed.dropped_count).toBe(15);
+  expect(feed.last_id).toBe(5);
 });
 
 test('what is no event is ignored', () => {
@@ -46,5 +50,6 @@ test('what is no event is ignored', () => {
 test('one line says who and why', () => {
   expect(sentence(event(1, 'disconnected', { user: 'bob', device: 'phone', reason: 'client_closed' }))).toBe('bob/phone: client_closed');
   expect(sentence(event(1, 'crash', { name: 'session:bob', reason: 'panicked' }))).toBe('session:bob: panicked');
+  expect(sentence(event(1, 'limit', { limit: 'connections', detail: 'full' }))).toBe('connections: full');
   expect(sentence(event(1, 'node', {}))).toBe('');
 });

@@ -16,10 +16,13 @@ function actor(id: number, parent: number | null, more: Partial<Actor> = {}): Ac
     depth_max: 0,
     capacity: 100,
     handled_count: 0,
-    rate_per_s: null,
+    rate_per_s: 0,
     drain_ms: null,
     blocked_ms: 0,
     arbiter: null,
+    strategy: null,
+    children: 0,
+    started_ms: 0,
     ...more,
   };
 }
@@ -28,8 +31,8 @@ const told = (shown: readonly Row[]) =>
   shown.map((row) => (row.type === 'actor' ? `${'.'.repeat(row.level)}${row.actor.id}` : `${'.'.repeat(row.level)}+${row.missing}`));
 
 const forest = plant([
-  actor(1, null, { children_count: 2 }),
-  actor(2, 1, { children_count: 500 }),
+  actor(1, null, { children: 2 }),
+  actor(2, 1, { children: 500 }),
   actor(3, 1),
   actor(4, 2),
   actor(5, 2),

@@ -35,18 +35,16 @@ const KEPT_MAX = 300;
 interface Kept {
   at: number[];
   depth: number[];
-  rate: (number | null)[];
 }
 
 export function ActorPanel({ id, feed, changed, close }: Props) {
-  const [kept, setKept] = useState<Kept>({ at: [], depth: [], rate: [] });
+  const [kept, setKept] = useState<Kept>({ at: [], depth: [] });
   const ask = useCallback(
     async (signal: AbortSignal) => {
       const actor = await get<ActorAnswer>(`/actors/${id}`, signal);
       setKept((before) => ({
         at: [...before.at, Date.now()].slice(-KEPT_MAX),
         depth: [...before.depth, actor.depth].slice(-KEPT_MAX),
-        rate: [...before.rate, actor.rate_per_s].slice(-KEPT_MAX),
       }));
       return actor;
     },
@@ -97,7 +95,7 @@ function Body({ actor, kept, feed, act }: BodyProps) {
         <Badge tone={TONES[state]}>{state}</Badge>
         <Badge>{actor.phase}</Badge>
         <Badge>{actor.kind}</Badge>
-        {actor.kind === 'session' && <a href={link('user', actor.name.replace(/^session[:/ ]/, ''))}>user</a>}
+        {actor.kind === 'session' && <a href={link('user', actor.name)}>user</a>}
       </p>
       <p class="buttons">
         <Action
@@ -122,11 +120,11 @@ function Body({ actor, kept, feed, act }: BodyProps) {
         facts={[
           ['generation', actor.generation],
           ['restarts', count(actor.restarts)],
-          ...(actor.started_ms ? [['running since', moment(actor.started_ms)] as const] : []),
+          ['running since', moment(actor.started_ms)],
           ['last exit', actor.last_exit ?? '–'],
           ...(supervisor
             ? [
-                ['children', count(actor.children_count)] as const,
+                ['children', count(actor.children)] as const,
                 ['strategy', actor.strategy ?? '–'] as const,
               ]
             : [
@@ -152,7 +150,7 @@ function Body({ actor, kept, feed, act }: BodyProps) {
         <>
           <h3>State</h3>
           {actor.state == null ? (
-            <p class="faint">{actor.state_error ?? 'It tells nothing about its state.'}</p>
+            <p class="faint">{actor.state_missing ?? 'It tells nothing about its state.'}</p>
           ) : (
             <pre tabIndex={0} aria-label="State">
               {JSON.stringify(actor.state, null, 2)}
@@ -166,6 +164,7 @@ function Body({ actor, kept, feed, act }: BodyProps) {
 }
 
 function LastCrash({ crash }: { crash: Crash }) {
+  const [open, setOpen] = useState(false);
   return (
     <>
       <h3>Last crash</h3>
@@ -178,14 +177,23 @@ function LastCrash({ crash }: { crash: Crash }) {
           ...(crash.location ? [['where', crash.location] as const] : []),
         ]}
       />
-      {crash.backtrace && (
-        <details>
-          <summary>Backtrace</summary>
-          <pre tabIndex={0} aria-label="Backtrace">
-            {crash.backtrace}
-          </pre>
-        </details>
-      )}
+      <details onToggle={(event) => setOpen(event.currentTarget.open)}>
+        <summary>Backtrace</summary>
+        {open && <Backtrace number={crash.number} />}
+      </details>
     </>
+  );
+}
+
+function Backtrace({ number }: { number: number }) {
+  const { data, error } = usePolled(
+    useCallback((signal: AbortSignal) => get<{ backtrace: string | null }>(`/crashes/${number}`, signal), [number]),
+    null,
+  );
+  if (!data) return <Waiting error={error} />;
+  return (
+    <pre tabIndex={0} aria-label="Backtrace">
+      {data.backtrace ?? 'Not kept: there were too many crashes at a time.'}
+    </pre>
   );
 }

@@ -7,7 +7,7 @@ import { explain, usePolled, useSettled } from '../hooks';
 import { link, type Place } from '../router';
 import { health, HEALTHS, NO_FOREST, plant, reborn, type Forest } from '../tree';
 import { TreeList } from '../tree-list';
-import type { Actor } from '../types';
+import type { Actor, TreeAnswer } from '../types';
 import { Badge, Notice, Search, Waiting } from '../ui';
 import { ActorPanel, userOf } from './actor';
 
@@ -16,8 +16,6 @@ interface Answer {
   next: string | number | null;
 }
 
-/** How deep the tree is asked for at once; children of those with many come on request. */
-const DEPTH = 4;
 /** Children fetched at a time. */
 const STEP = 200;
 /** Children of one supervisor shown at most: beyond that, search. */
@@ -38,7 +36,7 @@ async function childrenOf(parent: number, wanted: number, signal: AbortSignal): 
   let after: string | number | null = null;
   while (found.length < wanted) {
     const limit = Math.min(PAGE_MAX, wanted - found.length);
-    const page: Answer = await get<Answer>(`/actors/tree${query({ under: parent, after, limit })}`, signal);
+    const page: TreeAnswer = await get<TreeAnswer>(`/actors/tree${query({ under: parent, after, limit })}`, signal);
     found.push(...page.actors);
     after = page.next;
     if (after === null) break;
@@ -60,13 +58,13 @@ export function Actors({ place, feed }: { place: Place; feed: Feed }) {
     async (signal: AbortSignal): Promise<Forest> => {
       if (search !== '' || sort !== '') {
         const found = await get<Answer>(`/actors${query({ q: search, sort: sort || 'id', limit: STEP })}`, signal);
-        return plant(found.actors.map((actor) => ({ ...actor, parent: null, children_count: 0 })));
+        return plant(found.actors.map((actor) => ({ ...actor, parent: null, children: 0 })));
       }
-      const tree = await get<Answer>(`/actors/tree${query({ depth: DEPTH })}`, signal);
-      const known = new Set(tree.actors.map((actor) => actor.id));
+      const tree = await get<TreeAnswer>('/actors/tree', signal);
+      const known = new Set(tree.supervisors.map((supervisor) => supervisor.id));
       const more = [...wanted].filter(([parent]) => known.has(parent));
       const children = await Promise.all(more.map(([parent, most]) => childrenOf(parent, most, signal)));
-      return plant([...tree.actors, ...children.flat()]);
+      return plant([...tree.supervisors, ...tree.actors, ...children.flat()]);
     },
     [search, sort, wanted],
   );
@@ -98,7 +96,7 @@ export function Actors({ place, feed }: { place: Place; feed: Feed }) {
         return next;
       });
       const known = forest?.children.get(id)?.length ?? 0;
-      const all = forest?.actors.get(id)?.children_count ?? 0;
+      const all = forest?.actors.get(id)?.children ?? 0;
       setWanted((before) => {
         if (to && known < all && !before.has(id)) return new Map(before).set(id, STEP);
         if (to || !before.has(id)) return before;

@@ -11,10 +11,7 @@ import { Recent } from './overview';
 import { UserState } from './users';
 
 interface Mailbox {
-  depth: number;
-  bytes: number;
   oldest_ms: number | null;
-  newest_seq: number;
 }
 
 interface Message {
@@ -132,7 +129,7 @@ export function UserPage({ place, feed }: { place: Place; feed: Feed }) {
           <Facts facts={Object.entries(limits).map(([key, value]) => [words(key), figure(key, value)] as const)} />
         </>
       )}
-      <MailboxPart path={path} />
+      <MailboxPart path={path} stats={user.data.mailbox} />
       <Recent
         feed={feed}
         about={(event) => event.data.user === name || (event.data.name === name && actorOf(event) !== null)}
@@ -141,7 +138,7 @@ export function UserPage({ place, feed }: { place: Place; feed: Feed }) {
   );
 }
 
-function MailboxPart({ path }: { path: string }) {
+function MailboxPart({ path, stats }: { path: string; stats: Record<string, number> }) {
   const mailbox = usePolled(
     useCallback((signal: AbortSignal) => get<Mailbox>(`${path}/mailbox`, signal), [path]),
     5_000,
@@ -157,18 +154,12 @@ function MailboxPart({ path }: { path: string }) {
   return (
     <section aria-labelledby="mailbox">
       <h2 id="mailbox">Mailbox</h2>
-      {mailbox.data ? (
-        <Facts
-          facts={[
-            ['messages waiting', count(mailbox.data.depth)],
-            ['size', bytes(mailbox.data.bytes)],
-            ['oldest', mailbox.data.oldest_ms ? moment(mailbox.data.oldest_ms) : '–'],
-            ['newest seq', mailbox.data.newest_seq],
-          ]}
-        />
-      ) : (
-        <Waiting error={mailbox.error} />
-      )}
+      <Facts
+        facts={[
+          ...Object.entries(stats).map(([name, value]) => [words(name), figure(name, value)] as const),
+          ['oldest', moment(mailbox.data?.oldest_ms)],
+        ]}
+      />
       {messages.data && messages.data.messages.length > 0 && (
         <Table caption="Oldest messages waiting, without their bodies" head={['Seq#', 'From', 'Accepted', 'Expires', 'Size#', 'Id']}>
           {messages.data.messages.map((message) => (

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use actix_web::http::header::{CACHE_CONTROL, COOKIE, HeaderMap, SET_COOKIE};
+use actix_web::http::header::{CACHE_CONTROL, COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
@@ -160,7 +160,7 @@ pub(super) fn check(
     if caller.via != Via::Cookie || *method == Method::GET || *method == Method::HEAD {
         return Ok(());
     }
-    let given = headers.get(CSRF_HEADER).map(|value| value.as_bytes());
+    let given = headers.get(CSRF_HEADER).map(HeaderValue::as_bytes);
     let right = cookie(headers).and_then(|cookie| {
         state.sessions.with(cookie, Instant::now(), |session| {
             let same = |given: &[u8]| session.csrf.as_bytes().ct_eq(given).into();
@@ -309,8 +309,6 @@ pub(super) fn operations() -> Vec<Operation> {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderValue;
-
     use super::*;
 
     #[test]
