@@ -15,13 +15,15 @@ interface Props {
   step_ms: number;
   lines: readonly Line[];
   format: (value: number | null | undefined) => string;
+  /** Marks at round numbers of KiB, MiB and so on. */
+  binary?: boolean;
 }
 
 const HEIGHT = 132;
 const AXIS = 54;
 const SPAN_MS = 3_600_000;
 
-export function Chart({ title, at, step_ms, lines, format }: Props) {
+export function Chart({ title, at, step_ms, lines, format, binary = false }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const [width, setWidth] = useState(360);
   const [at_place, setPlace] = useState<number | null>(null);
@@ -36,20 +38,20 @@ export function Chart({ title, at, step_ms, lines, format }: Props) {
   }, []);
 
   const { frame, marks, paths } = useMemo(() => {
-    const marks = ticks(highest(lines.map((line) => line.values)));
+    const marks = ticks(highest(lines.map((line) => line.values)), binary);
     const to_ms = at.at(-1) ?? 0;
     const frame: Frame = {
       left: AXIS,
       top: 8,
       width: width - AXIS - 6,
       height: HEIGHT - 28,
-      // As much as there is, ten minutes at least, so that a young node's picture is readable.
-      from_ms: to_ms - Math.min(SPAN_MS, Math.max(600_000, to_ms - (at[0] ?? to_ms))),
+      // As much as there is, two minutes at least, so that a young node's picture is readable.
+      from_ms: to_ms - Math.min(SPAN_MS, Math.max(120_000, to_ms - (at[0] ?? to_ms))),
       to_ms,
       most: marks.at(-1) ?? 1,
     };
     return { frame, marks, paths: lines.map((line) => path(frame, at, line.values, 3 * step_ms)) };
-  }, [at, lines, width, step_ms]);
+  }, [at, lines, width, step_ms, binary]);
 
   const shown = at_place ?? at.length - 1;
   const move = (to: number) => setPlace(Math.max(0, Math.min(at.length - 1, to)));

@@ -3,8 +3,12 @@
 export type Values = readonly (number | null)[];
 
 /** Round bounds and marks for values from 0 to `most`: at most five marks, the last not below `most`. */
-export function ticks(most: number): number[] {
+export function ticks(most: number, binary = false): number[] {
   if (!(most > 0) || !Number.isFinite(most)) return [0, 1];
+  if (binary) {
+    const unit = 1024 ** Math.max(0, Math.floor(Math.log2(most) / 10));
+    return ticks(most / unit).map((mark) => mark * unit);
+  }
   const rough = most / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((unit) => unit * power).find((unit) => unit >= rough) ?? rough;

@@ -13,6 +13,11 @@ test.each([
   [101, [0, 50, 100, 150]],
 ])('marks for %s', (most, marks) => expect(ticks(most)).toEqual(marks));
 
+test('marks for bytes are round in binary units', () => {
+  expect(ticks(50 * 1024 ** 2, true)).toEqual([0, 20, 40, 60].map((mark) => mark * 1024 ** 2));
+  expect(ticks(0.5, true)).toEqual(ticks(0.5));
+});
+
 test('marks cover the highest value, few and rising', () => {
   for (let most = 0.001; most < 1e9; most *= 1.37) {
     const marks = ticks(most);

@@ -13,6 +13,7 @@ import { Badge, Notice, Stat, Waiting, type Tone } from '../ui';
 interface Picture {
   title: string;
   format: (value: number | null | undefined) => string;
+  binary?: boolean;
   /** Label and series. */
   lines: readonly (readonly [string, string])[];
 }
@@ -54,7 +55,7 @@ const PICTURES: readonly Picture[] = [
   },
   { title: 'Waiting in mailboxes', format: count, lines: [['messages', 'backlog_messages']] },
   { title: 'Processor, of one core', format: cpu, lines: [['used', 'cpu_percent']] },
-  { title: 'Memory', format: bytes, lines: [['resident', 'resident_bytes']] },
+  { title: 'Memory', format: bytes, binary: true, lines: [['resident', 'resident_bytes']] },
   { title: 'Descriptors', format: count, lines: [['open', 'descriptors_count']] },
   { title: 'Crashes', format: count, lines: [['in five seconds', 'crashes_count']] },
 ];
@@ -161,6 +162,7 @@ function Charts({ history }: { history: HistoryAnswer }) {
           step_ms={history.step_s * 1_000}
           lines={picture.lines}
           format={picture.format}
+          binary={picture.binary === true}
         />
       ))}
     </section>
