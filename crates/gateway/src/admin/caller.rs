@@ -132,7 +132,6 @@ impl Caller {
     }
 
     /// Tells the audit log why, as the request gave it.
-    #[allow(dead_code, reason = "its first users are on their way")]
     pub(super) fn reason(&self, reason: impl Into<String>) {
         self.note.lock().reason = Some(reason.into());
     }

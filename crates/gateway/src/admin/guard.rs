@@ -23,6 +23,7 @@ use super::operation::Rule;
 use super::problem::{Code, Problem};
 use super::rates::Bucket;
 use super::{Shared, State};
+use crate::events::What;
 
 /// Wrong credentials answered as such at once.
 const FAILURES_BURST: f64 = 10.0;
@@ -136,6 +137,12 @@ fn refuse(state: &State, request: &ServiceRequest) -> Problem {
         )
         .retry_after(1);
     }
+    state.parts.events.tell(What::Security {
+        what: "admin_unauthorized",
+        detail: format!("{} {}", request.method(), request.path()),
+        peer: request.peer_addr(),
+        suppressed_count: 0,
+    });
     tracing::warn!(
         peer = request.peer_addr().map(tracing::field::display),
         path = request.path(),
