@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
 use smallvec::SmallVec;
-use stonechat_actors::{ActorRef, AskError, ChildSpec, StartError, Strategy, SupervisorSpec, Tree};
+use stonechat_actors::{
+    ActorId, ActorRef, AskError, ChildSpec, StartError, Strategy, SupervisorSpec, Tree,
+};
 use stonechat_mailbox::{
     Append, AppendError, DeadLetter, Envelope, Store, StoreError, Unavailable,
 };
@@ -335,6 +337,22 @@ impl Broker {
             .unwrap_or_default()
     }
 
+    /// The actor of a user's session, when there is one.
+    pub fn session_actor(&self, user: &UserId) -> Option<ActorId> {
+        let registry = &self.shared.registry;
+        registry.with(user, |entry| entry.session.id())
+    }
+
+    /// Refuses new sessions from now on; [`Broker::drain`] does and closes connections as well.
+    pub fn start_draining(&self) {
+        self.shared.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes sessions again after a [`Broker::drain`].
+    pub fn undrain(&self) {
+        self.shared.draining.store(false, Ordering::SeqCst);
+    }
+
     /// Figures.
     pub fn stats(&self) -> BrokerStats {
         BrokerStats {
@@ -346,7 +364,7 @@ impl Broker {
     /// Refuses new sessions from now on and closes all connections with `reason`; returns
     /// when all are detached or the deadline passed, with how many are left.
     pub async fn drain(&self, reason: CloseReason, retry_after_ms: u64, deadline: Duration) -> u64 {
-        self.shared.draining.store(true, Ordering::SeqCst);
+        self.start_draining();
         let left = || self.shared.devices.load(Ordering::SeqCst);
         let closing = async {
             while left() > 0 {

@@ -97,25 +97,27 @@ function Body({ actor, kept, feed, act }: BodyProps) {
         <Badge>{actor.kind}</Badge>
         {actor.kind === 'session' && <a href={link('user', actor.name)}>user</a>}
       </p>
-      <p class="buttons">
-        <Action
-          label="Restart"
-          about={actor.name}
-          needs="operator"
-          confirm="Its state is thrown away and rebuilt from what is on disk; its inbox and its sockets stay. Let it crash?"
-          reason="optional"
-          run={(reason) => act('restart', reason)}
-        />
-        <Action
-          label="Stop"
-          about={actor.name}
-          needs="operator"
-          danger
-          confirm="It ends, and what waits in its inbox with it. Whether it is started again is up to its supervisor."
-          reason="optional"
-          run={(reason) => act('stop', reason)}
-        />
-      </p>
+      {!supervisor && (
+        <p class="buttons">
+          <Action
+            label="Restart"
+            about={actor.name}
+            needs="operator"
+            confirm="Its state is thrown away and rebuilt from what is on disk; its inbox and its sockets stay. Let it crash?"
+            reason="optional"
+            run={(reason) => act('restart', reason)}
+          />
+          <Action
+            label="Stop"
+            about={actor.name}
+            needs="operator"
+            danger
+            confirm="It ends, and what waits in its inbox with it. Whether it is started again is up to its supervisor."
+            reason="optional"
+            run={(reason) => act('stop', reason)}
+          />
+        </p>
+      )}
       <Facts
         facts={[
           ['generation', actor.generation],

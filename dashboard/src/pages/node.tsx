@@ -14,6 +14,9 @@ export function Node() {
       <Limits />
       <LogFilter />
       <Configuration />
+      <p>
+        <a href="/admin/v1/docs">The admin API, as this node documents it</a>
+      </p>
     </>
   );
 }

@@ -12,7 +12,6 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use stonechat_protocol::{DeviceId, IdError, UserId};
-use utoipa::IntoParams;
 
 use super::BODY_BYTES_MAX;
 use super::problem::Problem;
@@ -49,7 +48,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
 }
 
 /// Which part of a list: `?after=…&limit=…`.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// What an earlier page gave as `next`.

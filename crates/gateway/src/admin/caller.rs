@@ -75,6 +75,8 @@ pub(super) struct Caller {
     /// Only these actions, or groups of them ("users" for all that begin with "users.");
     /// `None`: whatever the role allows.
     pub(super) scope: Option<Arc<[String]>>,
+    /// The dashboard's session it came by.
+    pub(super) session: Option<super::session::Name>,
     /// Where the request came from.
     pub(super) peer: Option<SocketAddr>,
     note: Arc<Mutex<Note>>,
@@ -89,6 +91,7 @@ impl Caller {
             via,
             expires_ms: None,
             scope: None,
+            session: None,
             peer: None,
             note: Arc::default(),
         }
@@ -132,7 +135,6 @@ impl Caller {
     }
 
     /// Tells the audit log why, as the request gave it.
-    #[allow(dead_code, reason = "its first users are on their way")]
     pub(super) fn reason(&self, reason: impl Into<String>) {
         self.note.lock().reason = Some(reason.into());
     }

@@ -24,6 +24,7 @@ use super::operation::Rule;
 use super::problem::{Code, Problem};
 use super::rates::Bucket;
 use super::{Shared, State, session};
+use crate::events::What;
 
 /// Wrong credentials answered as such at once.
 const FAILURES_BURST: f64 = 10.0;
@@ -143,6 +144,12 @@ pub(super) fn refuse(state: &State, peer: Option<SocketAddr>, path: &str, given:
         )
         .retry_after(1);
     }
+    state.parts.events.tell(What::Security {
+        what: "admin_unauthorized",
+        detail: path.to_owned(),
+        peer,
+        suppressed_count: 0,
+    });
     tracing::warn!(
         peer = peer.map(tracing::field::display),
         path,

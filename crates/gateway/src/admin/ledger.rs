@@ -115,7 +115,6 @@ impl<T: Numbered + Serialize + DeserializeOwned> Ledger<T> {
     }
 
     /// One entry in memory.
-    #[allow(dead_code, reason = "its first users are on their way")]
     pub(super) fn get(&self, number: u64) -> Option<Arc<T>> {
         let inner = self.inner.lock();
         let found = inner

@@ -7,11 +7,18 @@
 //! (`operation`, `guard`). It decides nothing about delivery.
 
 mod access;
+mod actor_tree;
+mod actor_view;
+mod actors;
 mod assets;
 mod audit;
 mod body;
 mod caller;
+mod control;
+mod crashes;
 mod dead_letters;
+mod docs_page;
+mod events;
 mod exposition;
 mod guard;
 mod history;
@@ -25,6 +32,7 @@ mod process;
 mod rates;
 mod secret;
 mod session;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -33,6 +41,7 @@ mod users;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use actix_web::dev::ServerHandle;
@@ -45,11 +54,15 @@ use stonechat_broker::Broker;
 use stonechat_protocol::UserId;
 
 use crate::auth::Authenticator;
+use crate::events::Events;
 use audit::Audit;
+use caller::{Caller, Via};
+pub use control::{Build, ConfigValue, NodeControl};
 use guard::Failures;
 use problem::Problem;
 use rates::Rates;
 pub use secret::{SECRET_FILE, Secret, SecretError};
+use sources::Crashes;
 pub use tokens::{AdminTokenError, AdminTokens};
 
 /// Bytes of a request's body.
@@ -61,6 +74,14 @@ const CONNECTIONS_MAX: usize = 64;
 pub trait EdgeView: Send + Sync + 'static {
     /// Connections at the moment.
     fn connections(&self) -> u64;
+    /// Connections there may be.
+    fn connections_max(&self) -> u64 {
+        0
+    }
+    /// The node is being stopped: no new connections, for good.
+    fn is_stopping(&self) -> bool {
+        false
+    }
     /// Makes connections of a user (or any one) panic; returns how many. For tests of supervision.
     fn inject_connection_panic(&self, user: Option<UserId>) -> usize;
 }
@@ -94,8 +115,12 @@ pub struct AdminParts {
     pub secret: Secret,
     /// The admin tokens.
     pub tokens: AdminTokens,
-    /// Where the audit log is kept.
+    /// Where the audit log and the crashes are kept.
     pub data_dir: PathBuf,
+    /// What happens on the node, told by the edge as well.
+    pub events: Events,
+    /// The program around it: configuration, log, build.
+    pub control: Arc<dyn NodeControl>,
     /// Version of the program.
     pub version: &'static str,
 }
@@ -151,6 +176,29 @@ struct State {
     audit: Audit,
     history: history::History,
     sessions: session::Sessions,
+    crashes: Crashes,
+    actor_rates: actor_view::Rates,
+    drain: control::Drain,
+    /// Streams of events that are open.
+    streams: Arc<AtomicUsize>,
+}
+
+impl State {
+    fn started_ms(&self) -> u64 {
+        let since = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// Whether whoever was let in before would be let in still.
+    fn stands(&self, caller: &Caller) -> bool {
+        match caller.via {
+            Via::Secret => true,
+            Via::Token => self.parts.tokens.is_good(&caller.id, now_ms()),
+            Via::Cookie => session::stands(self, caller),
+        }
+    }
 }
 
 type Shared = web::Data<State>;
@@ -175,6 +223,7 @@ pub fn start(
     let address = listener.local_addr().map_err(failed)?;
     let state = state(parts, config);
     tree.spawn_task("admin-history", history::keep(state.clone()));
+    sources::start(&state, tree);
     let server = HttpServer::new(move || {
         App::new()
             .wrap(ErrorHandlers::new().default_handler(as_problem))
@@ -207,6 +256,10 @@ fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
         audit: Audit::open(&parts.data_dir),
         history: history::History::default(),
         sessions: session::Sessions::default(),
+        crashes: Crashes::open(&parts.data_dir),
+        actor_rates: actor_view::Rates::default(),
+        drain: control::Drain::default(),
+        streams: Arc::default(),
         parts,
     })
 }

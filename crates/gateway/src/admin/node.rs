@@ -9,15 +9,13 @@ use stonechat_protocol::{MessageId, UserId};
 use utoipa::{OpenApi, ToSchema};
 
 use super::Shared;
-use super::body::{Json, Page};
+use super::body::Json;
 use super::caller::{Caller, Role};
+use super::control::{Build, Limit, limits_of};
 use super::operation::{Operation, get, post};
 use super::problem::Problem;
 
 type Answer = Result<HttpResponse, Problem>;
-
-/// Crashes shown with the actors, newest last.
-const CRASHES_SHOWN_MAX: usize = 32;
 
 /// The process lives and answers.
 pub(super) async fn healthz() -> HttpResponse {
@@ -46,6 +44,9 @@ pub(super) async fn readyz(state: Shared) -> HttpResponse {
 #[derive(Debug, Serialize, ToSchema)]
 struct Node {
     version: &'static str,
+    build: Build,
+    /// When it started, milliseconds since the Unix epoch.
+    started_ms: u64,
     uptime_s: u64,
     /// Takes no new sessions.
     draining: bool,
@@ -64,6 +65,8 @@ struct Node {
     /// Figures of the store.
     #[schema(value_type = Object)]
     store: stonechat_mailbox::StoreStats,
+    /// The limits, the nearest first.
+    limits: Vec<Limit>,
 }
 
 /// The node in figures
@@ -75,6 +78,8 @@ pub(super) async fn node(state: Shared) -> HttpResponse {
     let store = parts.broker.store();
     HttpResponse::Ok().json(Node {
         version: parts.version,
+        build: parts.control.build(),
+        started_ms: state.started_ms(),
         uptime_s: state.started.elapsed().as_secs(),
         draining: parts.broker.is_draining(),
         unavailable: store.unavailable().map(|why| why.to_string()),
@@ -84,69 +89,8 @@ pub(super) async fn node(state: Shared) -> HttpResponse {
         panics: totals.panics,
         actors: totals,
         store: store.stats(),
+        limits: limits_of(&state),
     })
-}
-
-/// A panic that was caught.
-#[derive(Debug, Serialize, ToSchema)]
-struct Crash {
-    /// The actor; `null` for a task.
-    id: Option<u64>,
-    name: String,
-    kind: &'static str,
-    generation: u32,
-    at_ms: u64,
-    reason: String,
-}
-
-/// A page of actors.
-#[derive(Debug, Serialize, ToSchema)]
-struct Actors {
-    #[schema(value_type = Vec<Object>)]
-    actors: Vec<stonechat_actors::NodeInfo>,
-    next: Option<String>,
-    #[schema(value_type = Object)]
-    totals: stonechat_actors::Totals,
-    /// The last crashes, newest last.
-    crashes: Vec<Crash>,
-}
-
-/// The actors
-///
-/// The supervision tree, a page at a time: there may be an actor for every connected user.
-#[utoipa::path(get, path = "/actors", tag = "actors", params(Page),
-    responses((status = 200, body = Actors)))]
-pub(super) async fn actors(state: Shared, page: Page) -> Answer {
-    let after: u64 = page.after()?.unwrap_or(0);
-    let tree = state.parts.broker.tree();
-    let mut nodes = tree.snapshot();
-    nodes.retain(|node| node.id.0 > after);
-    nodes.sort_by_key(|node| node.id);
-    let more = nodes.len() > page.limit();
-    nodes.truncate(page.limit());
-    let next = nodes
-        .last()
-        .filter(|_| more)
-        .map(|node| node.id.to_string());
-    let crashes = tree.recent_crashes();
-    let first = crashes.len().saturating_sub(CRASHES_SHOWN_MAX);
-    let crashes = crashes[first..]
-        .iter()
-        .map(|crash| Crash {
-            id: crash.id.map(|id| id.0),
-            name: crash.name.to_string(),
-            kind: crash.kind,
-            generation: crash.generation,
-            at_ms: crash.at_ms,
-            reason: crash.reason.to_string(),
-        })
-        .collect();
-    Ok(HttpResponse::Ok().json(Actors {
-        actors: nodes,
-        next,
-        totals: tree.totals(),
-        crashes,
-    }))
 }
 
 /// What is to panic.
@@ -241,13 +185,12 @@ pub(super) async fn inject_panic(
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(node, actors, inject_panic))]
+#[openapi(paths(node, inject_panic))]
 pub(super) struct Api;
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
         get("/node", Role::Viewer, "node.show", node),
-        get("/actors", Role::Viewer, "actors.list", actors),
         post("/faults/panic", Role::Admin, "faults.inject", inject_panic),
     ]
 }

@@ -14,7 +14,10 @@ use utoipa::OpenApi;
 use super::caller::Role;
 use super::operation::{Operation, get};
 use super::problem::{CONTENT_TYPE_PROBLEM, ProblemDetails};
-use super::{access, audit, dead_letters, history, node, session, users};
+use super::{
+    access, actor_tree, actors, audit, control, crashes, dead_letters, docs_page, events, history,
+    node, session, users,
+};
 
 /// A module of the API: what it answers, and what it says of that.
 struct Part {
@@ -32,7 +35,21 @@ macro_rules! parts {
     };
 }
 
-parts!(access, audit, dead_letters, history, node, session, users);
+parts!(
+    access,
+    actor_tree,
+    actors,
+    audit,
+    control,
+    crashes,
+    dead_letters,
+    docs_page,
+    events,
+    history,
+    node,
+    session,
+    users
+);
 
 /// Everything that can be asked below `/admin/v1`.
 pub(super) fn operations() -> Vec<Operation> {

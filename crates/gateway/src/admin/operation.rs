@@ -72,7 +72,6 @@ impl Operation {
     }
 
     /// Lets anybody in, without a credential. The handler looks after itself.
-    #[allow(dead_code, reason = "its first users are on their way")]
     pub(super) fn open(mut self) -> Self {
         self.rule.role = None;
         self.rule.audited = false;
@@ -105,7 +104,6 @@ methods! {
     /// Something to do.
     post: POST,
     /// Something to set.
-    #[allow(dead_code, reason = "its first users are on their way")]
     put: PUT,
     /// Something to change in part.
     patch: PATCH,

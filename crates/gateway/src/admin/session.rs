@@ -42,7 +42,7 @@ const IDLE_MAX: Duration = Duration::from_secs(30 * 60);
 const AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// A session is found by the hash of its cookie: what is in memory opens nothing.
-type Name = [u8; 32];
+pub(super) type Name = [u8; 32];
 
 struct Session {
     /// Who signed in: the token's id; `None` for the secret.
@@ -147,7 +147,19 @@ pub(super) fn caller(state: &State, headers: &HeaderMap) -> Option<Caller> {
         return None;
     };
     caller.via = Via::Cookie;
+    caller.session = Some(name_of(cookie));
     Some(caller)
+}
+
+/// Whether a session by which somebody was let in still lasts; asking is no use of it.
+pub(super) fn stands(state: &State, caller: &Caller) -> bool {
+    let sessions = state.sessions.0.lock();
+    let session = caller.session.and_then(|name| sessions.get(&name));
+    session.is_some_and(|session| {
+        let token = session.token.as_deref();
+        !session.is_over(Instant::now())
+            && token.is_none_or(|id| state.parts.tokens.is_good(id, super::now_ms()))
+    })
 }
 
 /// Refuses what changes something and does not come from a page of ours.

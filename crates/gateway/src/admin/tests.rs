@@ -1,9 +1,13 @@
 //! The admin API's handlers, over a real broker and store.
 
 mod access;
+mod actors;
 mod mailboxes;
 mod node;
 mod session;
+mod steering;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::http::header::RETRY_AFTER;
 use actix_web::http::{Method, StatusCode};
@@ -20,11 +24,21 @@ use super::*;
 use crate::auth::AuthConfig;
 
 #[derive(Default)]
-struct FakeEdge(Mutex<Vec<Option<UserId>>>);
+struct FakeEdge(Mutex<Vec<Option<UserId>>>, AtomicBool);
+
+impl FakeEdge {
+    fn stop(&self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+}
 
 impl EdgeView for FakeEdge {
     fn connections(&self) -> u64 {
         42
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.1.load(Ordering::SeqCst)
     }
 
     fn inject_connection_panic(&self, user: Option<UserId>) -> usize {
@@ -92,6 +106,8 @@ impl World {
             secret: Secret::load_or_create(dir.path()).unwrap(),
             tokens,
             data_dir: dir.path().to_owned(),
+            events: Events::new(),
+            control: control::fake(),
             version: "1.2.3",
         };
         let config = AdminConfig {

@@ -234,6 +234,18 @@ impl AdminTokens {
         kept.is_good(now_ms).then(|| kept.caller(id))
     }
 
+    /// Whether the token with this id still opens anything.
+    pub(super) fn is_good(&self, id: &str, now_ms: u64) -> bool {
+        let all = self.0.all.read();
+        all.get(id).is_some_and(|one| one.is_good(now_ms))
+    }
+
+    /// How many open anything.
+    pub(super) fn good_count(&self, now_ms: u64) -> usize {
+        let all = self.0.all.read();
+        all.values().filter(|one| one.is_good(now_ms)).count()
+    }
+
     async fn put(&self, id: &str, kept: Option<&Kept>) -> Result<(), StoreError> {
         let value = kept.map(|kept| {
             let bytes = serde_json::to_vec(kept).expect("a token is plain data");

@@ -244,6 +244,8 @@ async fn it_does_not_listen_beyond_loopback_unasked() {
         metrics: PrometheusBuilder::new().build_recorder().handle(),
         secret: world.state.parts.secret.clone(),
         tokens: world.state.parts.tokens.clone(),
+        events: Events::new(),
+        control: control::fake(),
         data_dir: world.state.parts.data_dir.clone(),
         version: "1.2.3",
     };
