@@ -52,7 +52,7 @@ function Limits() {
         <Table caption="Limits" head={['Limit', 'Used#', 'At most#', 'Share#', '']}>
           {data.limits.map((limit) => (
             <tr key={limit.name}>
-              <th scope="row">{label(limit.name)}</th>
+              <th scope="row">{limit.name.includes('.') ? <code>{limit.name}</code> : label(limit.name)}</th>
               <td class="number">{limit.used === null ? '–' : figure(limit.name, limit.used)}</td>
               <td class="number">{limit.max === null ? '–' : figure(limit.name, limit.max)}</td>
               <td class="number">{percent(limit.share)}</td>

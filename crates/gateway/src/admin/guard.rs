@@ -6,7 +6,6 @@
 //! secret has none: guessing 256 bits is hopeless at any rate, locking the
 //! operator out is not.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use actix_web::body::MessageBody;
@@ -14,7 +13,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage};
+use actix_web::{Error, HttpMessage, HttpRequest};
 use metrics::counter;
 use parking_lot::Mutex;
 
@@ -91,7 +90,7 @@ pub(super) async fn gate<B: MessageBody + 'static>(
     };
     let Some(caller) = credentials(&state, &request) else {
         let given = request.headers().contains_key(AUTHORIZATION);
-        let problem = refuse(&state, request.peer_addr(), request.path(), given);
+        let problem = refuse(&state, request.request(), given);
         return Ok(request.into_response(problem.answer()));
     };
     // From here on it is known who it is, so the outcome goes into the audit log.
@@ -134,7 +133,7 @@ fn admit(state: &State, rule: Rule, role: Role, caller: &Caller) -> Result<(), P
 }
 
 /// What somebody unknown is told.
-pub(super) fn refuse(state: &State, peer: Option<SocketAddr>, path: &str, given: bool) -> Problem {
+pub(super) fn refuse(state: &State, request: &HttpRequest, given: bool) -> Problem {
     counter!("stonechat_admin_unauthorized_total").increment(1);
     if !state.failures.admit(Instant::now()) {
         return Problem::new(
@@ -146,13 +145,13 @@ pub(super) fn refuse(state: &State, peer: Option<SocketAddr>, path: &str, given:
     }
     state.parts.events.tell(What::Security {
         what: "admin_unauthorized",
-        detail: path.to_owned(),
-        peer,
+        detail: format!("{} {}", request.method(), request.path()),
+        peer: request.peer_addr(),
         suppressed_count: 0,
     });
     tracing::warn!(
-        peer = peer.map(tracing::field::display),
-        path,
+        peer = request.peer_addr().map(tracing::field::display),
+        path = request.path(),
         given,
         "admin request without a right credential refused"
     );

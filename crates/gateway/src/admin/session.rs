@@ -23,7 +23,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::body::Json;
 use super::caller::{Caller, Role, Via};
-use super::guard::by_bearer;
+use super::guard::{by_bearer, refuse};
 use super::operation::{Operation, delete, get, post};
 use super::problem::Problem;
 use super::{Shared, State};
@@ -250,12 +250,7 @@ pub(super) async fn open(
     Json(sign_in): Json<SignIn>,
 ) -> Result<HttpResponse, Problem> {
     let Some(mut caller) = by_bearer(&state, sign_in.token.as_bytes()) else {
-        return Err(super::guard::refuse(
-            &state,
-            request.peer_addr(),
-            request.path(),
-            true,
-        ));
+        return Err(refuse(&state, &request, true));
     };
     caller.peer = request.peer_addr();
     let token = (caller.via == Via::Token).then(|| caller.id.to_string());
