@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use stonechat_gateway::admin::{AdminError, SecretError};
+use stonechat_gateway::admin::{AdminError, AdminTokenError, SecretError};
 use stonechat_gateway::auth::AccountError;
 use stonechat_gateway::edge::EdgeError;
 use stonechat_mailbox::{BackupError, StoreError};
@@ -117,6 +117,16 @@ impl From<AccountError> for Failure {
         match error {
             AccountError::Store(error) => error.into(),
             AccountError::Damaged { .. } => Self::new(Exit::Data, error),
+            error => Self::general(error),
+        }
+    }
+}
+
+impl From<AdminTokenError> for Failure {
+    fn from(error: AdminTokenError) -> Self {
+        match error {
+            AdminTokenError::Store(error) => error.into(),
+            AdminTokenError::Damaged { .. } => Self::new(Exit::Data, error),
             error => Self::general(error),
         }
     }

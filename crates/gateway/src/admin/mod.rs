@@ -1,29 +1,39 @@
 //! The admin API: users, tokens, dead letters, the node, health and metrics,
 //! on a listener of its own.
 //!
-//! Plain HTTP, meant for the loopback interface. Everything under `/admin/v1`
-//! asks for the secret in `<data-dir>/admin.secret`; health and metrics do not.
-//! It decides nothing about delivery and keeps no state of its own.
+//! Meant for the loopback interface. Everything under `/admin/v1` asks for the
+//! secret in `<data-dir>/admin.secret` or an admin token; health and metrics do
+//! not. Each handler is behind the guard, which knows who may call it
+//! (`operation`, `guard`). It decides nothing about delivery.
 
+mod access;
+mod audit;
 mod body;
+mod caller;
 mod dead_letters;
 mod guard;
+mod ledger;
 mod metrics;
 mod node;
+mod openapi;
+mod operation;
 mod problem;
 mod process;
+mod rates;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod users;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE};
-use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers, from_fn};
+use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
 use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use stonechat_actors::Tree;
@@ -31,9 +41,12 @@ use stonechat_broker::Broker;
 use stonechat_protocol::UserId;
 
 use crate::auth::Authenticator;
+use audit::Audit;
 use guard::Failures;
 use problem::Problem;
+use rates::Rates;
 pub use secret::{SECRET_FILE, Secret, SecretError};
+pub use tokens::{AdminTokenError, AdminTokens};
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -58,6 +71,9 @@ pub struct AdminConfig {
     pub insecure_listen: bool,
     /// Opens the endpoint that makes parts of the node panic.
     pub fault_injection: bool,
+    /// Requests a second of one admin token for long; four times as many at once. The secret
+    /// is not limited.
+    pub requests_per_s: u32,
 }
 
 /// What the admin API serves.
@@ -70,8 +86,12 @@ pub struct AdminParts {
     pub edge: Arc<dyn EdgeView>,
     /// Where counters are collected.
     pub metrics: PrometheusHandle,
-    /// What requests must bring.
+    /// What requests must bring, unless they bring an admin token.
     pub secret: Secret,
+    /// The admin tokens.
+    pub tokens: AdminTokens,
+    /// Where the audit log is kept.
+    pub data_dir: PathBuf,
     /// Version of the program.
     pub version: &'static str,
 }
@@ -123,6 +143,8 @@ struct State {
     /// The same by the wall clock, for people.
     started_at: SystemTime,
     failures: Failures,
+    rates: Rates,
+    audit: Audit,
 }
 
 type Shared = web::Data<State>;
@@ -145,7 +167,7 @@ pub fn start(
     };
     let listener = TcpListener::bind(config.listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let state = state(parts, config.fault_injection);
+    let state = state(parts, config);
     let server = HttpServer::new(move || {
         App::new()
             .wrap(ErrorHandlers::new().default_handler(as_problem))
@@ -168,13 +190,23 @@ pub fn start(
     Ok(RunningAdmin { address, handle })
 }
 
-fn state(parts: AdminParts, fault_injection: bool) -> Shared {
+fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
     web::Data::new(State {
-        parts,
-        fault_injection,
+        fault_injection: config.fault_injection,
         started: Instant::now(),
         started_at: SystemTime::now(),
         failures: Failures::default(),
+        rates: Rates::new(config.requests_per_s),
+        audit: Audit::open(&parts.data_dir),
+        parts,
+    })
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
 }
 
@@ -183,38 +215,10 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/healthz", web::get().to(node::healthz))
         .route("/readyz", web::get().to(node::readyz))
         .route("/metrics", web::get().to(metrics::metrics))
-        .service(
-            web::scope("/admin/v1")
-                .wrap(from_fn(guard::guard))
-                .service(web::resource("/users").get(users::list).post(users::create))
-                .service(
-                    web::resource("/users/{user}")
-                        .get(users::show)
-                        .patch(users::change)
-                        .delete(users::remove),
-                )
-                .service(
-                    web::resource("/users/{user}/tokens")
-                        .post(users::issue_token)
-                        .delete(users::revoke_tokens),
-                )
-                .service(
-                    web::resource("/users/{user}/devices/{device}").delete(users::remove_device),
-                )
-                .service(web::resource("/users/{user}/disconnect").post(users::disconnect))
-                .service(web::resource("/tokens/{id}").delete(users::revoke_token))
-                .service(web::resource("/keys/rotate").post(users::rotate_keys))
-                .service(web::resource("/dead-letters").get(dead_letters::list))
-                .service(
-                    web::resource("/dead-letters/{number}")
-                        .get(dead_letters::show)
-                        .delete(dead_letters::remove),
-                )
-                .service(web::resource("/dead-letters/{number}/replay").post(dead_letters::replay))
-                .service(web::resource("/node").get(node::node))
-                .service(web::resource("/actors").get(node::actors))
-                .service(web::resource("/faults/panic").post(node::inject_panic)),
-        );
+        .service(operation::mount(
+            web::scope("/admin/v1"),
+            openapi::operations(),
+        ));
 }
 
 /// Whatever refused a request, the answer is problem details.

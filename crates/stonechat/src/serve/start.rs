@@ -11,7 +11,7 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use stonechat_actors::{Tree, TreeConfig};
 use stonechat_broker::{Broker, SinkHandle, commit_sink};
-use stonechat_gateway::admin::{self, AdminParts, RunningAdmin, Secret};
+use stonechat_gateway::admin::{self, AdminParts, AdminTokens, RunningAdmin, Secret};
 use stonechat_gateway::auth::Authenticator;
 use stonechat_gateway::edge::{Edge, RunningEdge};
 use stonechat_mailbox::{JournalStore, Store};
@@ -98,6 +98,7 @@ async fn start_on(
     metrics: PrometheusHandle,
 ) -> Result<Node, Failure> {
     let secret = Secret::load_or_create(settings.data_dir())?;
+    let tokens = AdminTokens::open(Arc::clone(&store)).await?;
     let auth = Authenticator::open(Arc::clone(&store), settings.auth()).await?;
     let arbiters: Vec<Arbiter> = (0..threads(settings)).map(|_| Arbiter::new()).collect();
     let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
@@ -118,6 +119,8 @@ async fn start_on(
         edge: Arc::new(View(Arc::clone(&edge))),
         metrics: metrics.clone(),
         secret,
+        tokens,
+        data_dir: settings.data_dir().to_owned(),
         version: env!("CARGO_PKG_VERSION"),
     };
     let admin = match admin::start(&settings.admin(), parts, &tree) {
