@@ -8,19 +8,32 @@
 
 mod access;
 mod audit;
+mod backups;
 mod body;
 mod caller;
 mod dead_letters;
+#[allow(
+    unused_qualifications,
+    reason = "written by the macro that describes paths"
+)]
+mod directory;
 mod guard;
 mod ledger;
+#[allow(
+    unused_qualifications,
+    reason = "written by the macro that describes paths"
+)]
+mod mailboxes;
 mod metrics;
 mod node;
 mod openapi;
 mod operation;
+mod portable;
 mod problem;
 mod process;
 mod rates;
 mod secret;
+mod service_messages;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -145,6 +158,7 @@ struct State {
     failures: Failures,
     rates: Rates,
     audit: Audit,
+    backups: backups::Jobs,
 }
 
 type Shared = web::Data<State>;
@@ -198,6 +212,7 @@ fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
         failures: Failures::default(),
         rates: Rates::new(config.requests_per_s),
         audit: Audit::open(&parts.data_dir),
+        backups: backups::Jobs::default(),
         parts,
     })
 }

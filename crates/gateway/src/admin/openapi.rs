@@ -14,7 +14,9 @@ use utoipa::OpenApi;
 use super::caller::Role;
 use super::operation::{Operation, get};
 use super::problem::{CONTENT_TYPE_PROBLEM, ProblemDetails};
-use super::{access, audit, dead_letters, node, users};
+use super::{
+    access, audit, backups, dead_letters, directory, mailboxes, node, service_messages, users,
+};
 
 /// A module of the API: what it answers, and what it says of that.
 struct Part {
@@ -32,7 +34,17 @@ macro_rules! parts {
     };
 }
 
-parts!(access, audit, dead_letters, node, users);
+parts!(
+    access,
+    audit,
+    backups,
+    dead_letters,
+    directory,
+    mailboxes,
+    node,
+    service_messages,
+    users
+);
 
 /// Everything that can be asked below `/admin/v1`.
 pub(super) fn operations() -> Vec<Operation> {

@@ -1,6 +1,7 @@
 //! The admin API's handlers, over a real broker and store.
 
 mod access;
+mod data;
 mod mailboxes;
 mod node;
 

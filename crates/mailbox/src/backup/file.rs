@@ -11,6 +11,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::BackupError;
@@ -138,7 +139,14 @@ impl BackupWriter {
             return Err(BackupError::Exists(path.to_owned()).into());
         }
         let partial = partial(path);
-        let file = File::create(&partial).map_err(io_error("creating", &partial))?;
+        // What is in it is nobody else's business.
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial)
+            .map_err(io_error("creating", &partial))?;
         let mut writer = Self {
             path: path.to_owned(),
             partial,
