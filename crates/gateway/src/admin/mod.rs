@@ -12,25 +12,38 @@ mod actor_view;
 mod actors;
 mod assets;
 mod audit;
+mod backups;
 mod body;
 mod caller;
 mod control;
 mod crashes;
 mod dead_letters;
+#[allow(
+    unused_qualifications,
+    reason = "written by the macro that describes paths"
+)]
+mod directory;
 mod docs_page;
 mod events;
 mod exposition;
 mod guard;
 mod history;
 mod ledger;
+#[allow(
+    unused_qualifications,
+    reason = "written by the macro that describes paths"
+)]
+mod mailboxes;
 mod metrics;
 mod node;
 mod openapi;
 mod operation;
+mod portable;
 mod problem;
 mod process;
 mod rates;
 mod secret;
+mod service_messages;
 mod session;
 mod sources;
 #[cfg(test)]
@@ -174,6 +187,7 @@ struct State {
     failures: Failures,
     rates: Rates,
     audit: Audit,
+    backups: backups::Jobs,
     history: history::History,
     sessions: session::Sessions,
     crashes: Crashes,
@@ -260,6 +274,7 @@ fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
         actor_rates: actor_view::Rates::default(),
         drain: control::Drain::default(),
         streams: Arc::default(),
+        backups: backups::Jobs::default(),
         parts,
     })
 }

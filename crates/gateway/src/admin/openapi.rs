@@ -15,8 +15,8 @@ use super::caller::Role;
 use super::operation::{Operation, get};
 use super::problem::{CONTENT_TYPE_PROBLEM, ProblemDetails};
 use super::{
-    access, actor_tree, actors, audit, control, crashes, dead_letters, docs_page, events, history,
-    node, session, users,
+    access, actor_tree, actors, audit, backups, control, crashes, dead_letters, directory,
+    docs_page, events, history, mailboxes, node, service_messages, session, users,
 };
 
 /// A module of the API: what it answers, and what it says of that.
@@ -40,13 +40,17 @@ parts!(
     actor_tree,
     actors,
     audit,
+    backups,
     control,
     crashes,
     dead_letters,
+    directory,
     docs_page,
     events,
     history,
+    mailboxes,
     node,
+    service_messages,
     session,
     users
 );

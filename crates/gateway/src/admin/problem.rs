@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
-use stonechat_mailbox::StoreError;
+use stonechat_mailbox::{BackupError, StoreError};
 use stonechat_protocol::IdError;
 use utoipa::ToSchema;
 
@@ -151,6 +151,12 @@ impl From<StoreError> for Problem {
             .retry_after(1),
             StoreError::TooManyDevices { .. } | StoreError::TooLarge(_) => {
                 Self::new(StatusCode::CONFLICT, "limit_reached", error.to_string())
+            }
+            StoreError::Backup(BackupError::Busy) => {
+                Self::new(StatusCode::CONFLICT, "backup_running", error.to_string())
+            }
+            StoreError::Backup(BackupError::Exists(_)) => {
+                Self::new(StatusCode::CONFLICT, "backup_exists", error.to_string())
             }
             error => {
                 tracing::error!(%error, "the store failed to serve the admin API; look at the disk");

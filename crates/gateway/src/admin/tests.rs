@@ -2,6 +2,7 @@
 
 mod access;
 mod actors;
+mod data;
 mod mailboxes;
 mod node;
 mod session;

@@ -7,15 +7,16 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 use stonechat_broker::Disconnect;
-use stonechat_mailbox::{Account, MailboxStats};
+use stonechat_mailbox::MailboxStats;
 use stonechat_protocol::{CloseReason, DeviceId, UserId};
 use utoipa::{OpenApi, ToSchema};
 
-use super::body::{self, Json, Page};
+use super::body::{self, Json};
 use super::caller::{Caller, Role};
-use super::operation::{Operation, delete, get, patch, post};
+use super::directory::{self, Connection, User};
+use super::operation::{Operation, delete, get, post};
 use super::problem::Problem;
-use super::{Shared, State};
+use super::{Shared, State, service_messages};
 
 type Answer = Result<HttpResponse, Problem>;
 
@@ -50,7 +51,7 @@ impl State {
     }
 
     /// Closes a user's connections (one device's, or all) as revoked.
-    fn close_revoked(&self, user: &UserId, device: Option<DeviceId>) -> usize {
+    pub(super) fn close_revoked(&self, user: &UserId, device: Option<DeviceId>) -> usize {
         let what = Disconnect {
             user: user.clone(),
             device,
@@ -62,7 +63,7 @@ impl State {
 
 /// Closes, a little later and once more, what slipped in while `user` lost an account, tokens
 /// or the token named `token`.
-fn sweep_later(state: &Shared, user: &UserId, token: Option<&str>) {
+pub(super) fn sweep_later(state: &Shared, user: &UserId, token: Option<&str>) {
     let (shared, user, token) = (state.clone(), user.clone(), token.map(str::to_owned));
     let tree = state.parts.broker.tree();
     tree.spawn_task("revocation-sweep", async move {
@@ -79,41 +80,11 @@ fn sweep_later(state: &Shared, user: &UserId, token: Option<&str>) {
     });
 }
 
-/// A user.
-#[derive(Debug, Serialize, ToSchema)]
-struct User {
-    #[schema(example = "alice")]
-    user: String,
-    /// When it was created, milliseconds since the Unix epoch.
-    created_ms: u64,
-    /// May not sign in.
-    disabled: bool,
-}
-
-impl User {
-    fn of(account: &Account) -> Self {
-        Self {
-            user: account.user.to_string(),
-            created_ms: account.created_ms,
-            disabled: account.disabled,
-        }
-    }
-}
-
 /// A user that is there now.
 #[derive(Debug, Serialize, ToSchema)]
 struct Created {
     user: String,
     created_ms: u64,
-}
-
-/// A page of users.
-#[derive(Debug, Serialize, ToSchema)]
-struct Users {
-    /// By name.
-    users: Vec<User>,
-    /// Where the next page begins; `null` on the last one.
-    next: Option<String>,
 }
 
 /// One device of a user.
@@ -157,6 +128,7 @@ struct UserInFull {
     #[serde(flatten)]
     user: User,
     connected: bool,
+    connections: Vec<Connection>,
     devices: Vec<Device>,
     mailbox: Mailbox,
 }
@@ -182,6 +154,7 @@ pub(super) struct NewUser {
 pub(super) async fn create(state: Shared, caller: Caller, Json(new): Json<NewUser>) -> Answer {
     caller.target(new.user.as_str());
     let user = UserId::new(&new.user)?;
+    service_messages::refuse_reserved(&user)?;
     let (account, created) = state.parts.auth.create_user(&user).await?;
     let status = if created {
         tracing::info!(%user, "user created");
@@ -193,21 +166,6 @@ pub(super) async fn create(state: Shared, caller: Caller, Json(new): Json<NewUse
         user: account.user.to_string(),
         created_ms: account.created_ms,
     }))
-}
-
-/// The users
-#[utoipa::path(get, path = "/users", tag = "users", params(Page),
-    responses((status = 200, body = Users)))]
-pub(super) async fn list(state: Shared, page: Page) -> Answer {
-    let after: Option<UserId> = page.after()?;
-    let store = state.parts.broker.store();
-    let accounts = store.accounts(after.as_ref(), page.limit()).await?;
-    let next = accounts
-        .last()
-        .filter(|_| accounts.len() == page.limit())
-        .map(|account| account.user.to_string());
-    let users = accounts.iter().map(User::of).collect();
-    Ok(HttpResponse::Ok().json(Users { users, next }))
 }
 
 /// One user with devices and mailbox
@@ -235,44 +193,10 @@ pub(super) async fn show(state: Shared, request: HttpRequest) -> Answer {
     Ok(HttpResponse::Ok().json(UserInFull {
         user: User::of(&account),
         connected: !connected.is_empty(),
+        connections: directory::connections(&state, &user),
         devices,
         mailbox: Mailbox::of(&mailbox.stats()),
     }))
-}
-
-/// What to change of a user.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Change {
-    /// May not sign in.
-    disabled: bool,
-}
-
-/// Let a user sign in or not
-///
-/// Disabling closes the user's connections.
-#[utoipa::path(patch, path = "/users/{user}", tag = "users", request_body = Change,
-    params(("user" = String, Path, description = "The user's name")),
-    responses((status = 200, body = User)))]
-pub(super) async fn change(
-    state: Shared,
-    request: HttpRequest,
-    Json(change): Json<Change>,
-) -> Answer {
-    let user = body::user(&request)?;
-    let account = state
-        .parts
-        .auth
-        .set_disabled(&user, change.disabled)
-        .await?;
-    if change.disabled {
-        let disconnected = state.close_revoked(&user, None);
-        sweep_later(&state, &user, None);
-        tracing::info!(%user, disconnected, "user disabled");
-    } else {
-        tracing::info!(%user, "user enabled");
-    }
-    Ok(HttpResponse::Ok().json(User::of(&account)))
 }
 
 /// Remove a user and the mailbox
@@ -470,9 +394,7 @@ pub(super) async fn rotate_keys(state: Shared, Json(rotation): Json<Rotation>) -
 #[derive(OpenApi)]
 #[openapi(paths(
     create,
-    list,
     show,
-    change,
     remove,
     issue_token,
     revoke_tokens,
@@ -487,10 +409,8 @@ pub(super) fn operations() -> Vec<Operation> {
     use Role::{Admin, Operator, Viewer};
     let one_device = "/users/{user}/devices/{device}";
     vec![
-        get("/users", Viewer, "users.list", list),
         post("/users", Admin, "users.create", create),
         get("/users/{user}", Viewer, "users.show", show),
-        patch("/users/{user}", Operator, "users.change", change),
         delete("/users/{user}", Admin, "users.remove", remove),
         post("/users/{user}/tokens", Admin, "tokens.issue", issue_token),
         delete(
