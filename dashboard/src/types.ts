@@ -139,10 +139,10 @@ export interface ConfigEntry {
 
 export interface Backup {
   name: string;
-  state: string;
+  state: 'running' | 'done' | 'failed' | 'interrupted';
   bytes: number;
-  messages_count: number;
-  started_ms: number;
+  messages_count: number | null;
+  started_ms: number | null;
   finished_ms: number | null;
   error: string | null;
 }

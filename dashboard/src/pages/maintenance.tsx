@@ -74,8 +74,12 @@ function Draining() {
   );
 }
 
-const RUNNING = new Set(['running', 'queued', 'started', 'writing']);
-const toneOf = (backup: Backup): Tone => (backup.error ? 'bad' : RUNNING.has(backup.state) ? 'info' : 'good');
+const TONES: Record<Backup['state'], Tone> = { running: 'info', done: 'good', failed: 'bad', interrupted: 'bad' };
+
+function took({ state, started_ms, finished_ms }: Backup, now: number): string {
+  const end = finished_ms ?? (state === 'running' ? now : null);
+  return duration(started_ms === null || end === null ? null : end - started_ms);
+}
 
 function Backups() {
   const [quick, setQuick] = useState(false);
@@ -86,7 +90,7 @@ function Backups() {
   const now = useNow();
   const [name, setName] = useState('');
   const id = useId();
-  const running = data?.backups.some((backup) => RUNNING.has(backup.state)) ?? false;
+  const running = data?.backups.some((backup) => backup.state === 'running') ?? false;
   if (running !== quick) setQuick(running);
   const proposed = `backup-${new Date(now).toISOString().slice(0, 16).replaceAll(/[-:]/g, '').replace('T', '-')}`;
   return (
@@ -123,13 +127,13 @@ function Backups() {
             <tr key={backup.name}>
               <th scope="row">{backup.name}</th>
               <td>
-                <Badge tone={toneOf(backup)}>{backup.state}</Badge> {backup.error}
-                {RUNNING.has(backup.state) && <progress aria-label={`Backup ${backup.name}`} />}
+                <Badge tone={TONES[backup.state]}>{backup.state}</Badge> {backup.error}
+                {backup.state === 'running' && <progress aria-label={`Backup ${backup.name}`} />}
               </td>
               <td>
                 <When at={backup.started_ms} />
               </td>
-              <td>{backup.started_ms ? duration((backup.finished_ms ?? now) - backup.started_ms) : '–'}</td>
+              <td>{took(backup, now)}</td>
               <td class="number">{count(backup.messages_count)}</td>
               <td class="number">{bytes(backup.bytes)}</td>
             </tr>
