@@ -22,6 +22,10 @@ command -v mount >/dev/null || apt_missing+=(mount)
 command -v promtool >/dev/null || apt_missing+=(prometheus)
 command -v openssl >/dev/null || apt_missing+=(openssl)
 python3 -c 'import venv, ensurepip' 2>/dev/null || apt_missing+=(python3-venv)
+# The dashboard: its tool chain, and a browser to look at it with.
+command -v node >/dev/null || apt_missing+=(nodejs)
+command -v npm >/dev/null || apt_missing+=(npm)
+command -v chromium >/dev/null || apt_missing+=(chromium)
 if [ ${#apt_missing[@]} -gt 0 ]; then
     say "installing with apt: ${apt_missing[*]}"
     as_root apt-get update -q
@@ -57,6 +61,8 @@ say "Rust: unit, property, simulation, architecture and black-box tests"
 cargo test --workspace --no-fail-fast 2>&1 | tee "$LOG_DIR/rust.log" || status=1
 say "Python: a second opinion on the protocol, by an independent client"
 tests/python/run.sh 2>&1 | tee "$LOG_DIR/python.log" || status=1
+say "dashboard: types, lint, unit tests, the committed build, every page in a browser"
+tests/dashboard.sh 2>&1 | tee "$LOG_DIR/dashboard.log" || status=1
 
 # What a test could not do here (it says so and counts as passed).
 grep -h "^NOT RUN:" "$LOG_DIR"/*.log || true
@@ -66,8 +72,12 @@ python3 - "$LOG_DIR" "$status" <<'PY'
 import pathlib, re, sys
 logs, status = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 passed = failed = 0
-for name in ("rust.log", "python.log"):
+for name in ("rust.log", "python.log", "dashboard.log"):
     text = (logs / name).read_text(errors="replace")
+    if name == "dashboard.log":
+        for f, p in re.findall(r"^ +Tests  (?:(\d+) failed \| )?(\d+) passed", text, re.M):
+            passed, failed = passed + int(p), failed + int(f or 0)
+        continue
     for p, f in re.findall(r"^test result: \w+\. (\d+) passed; (\d+) failed", text, re.M):
         passed, failed = passed + int(p), failed + int(f)
     for word, into in (("passed", "p"), ("failed", "f"), ("error", "f"), ("errors", "f")):

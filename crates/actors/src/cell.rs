@@ -54,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) generation: AtomicU32,
     pub(crate) restarts: AtomicU32,
     pub(crate) started_ms: AtomicU64,
+    /// The thread it lives on, see `TreeShared::thread`.
+    pub(crate) thread: AtomicU32,
     life: Mutex<Life>,
 }
 
@@ -76,6 +78,7 @@ impl Core {
             generation: AtomicU32::new(0),
             restarts: AtomicU32::new(0),
             started_ms: AtomicU64::new(0),
+            thread: AtomicU32::new(0),
             life: Mutex::new(Life {
                 phase: Phase::Starting,
                 last_exit: None,
@@ -364,6 +367,11 @@ impl<A: Supervised> Node for Cell<A> {
             blocked_ms_total: u64::try_from(blocked.as_millis()).unwrap_or(u64::MAX),
             handled_total: inbox.handled_total.load(Ordering::Relaxed),
             started_ms: core.started_ms.load(Ordering::Relaxed),
+            arbiter: core
+                .sup
+                .tree
+                .thread(core.thread.load(Ordering::Relaxed))
+                .map(|name| name.to_string()),
         }
     }
 

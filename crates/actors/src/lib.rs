@@ -57,6 +57,7 @@ mod reason;
 mod send;
 mod signal;
 mod spec;
+mod steer;
 mod supervised;
 mod supervisor;
 mod sync;
@@ -87,6 +88,7 @@ pub use crate::{
         Backoff, ChildSpec, INBOX_CAPACITY_MAX, Intensity, NAME_BYTES_MAX, RESTARTS_MAX, Restart,
         Strategy, SupervisorSpec,
     },
+    steer::SteerError,
     supervised::{Ask, Handle, StartInfo, Supervised},
     supervisor::Supervisor,
     tasks::TaskHandle,

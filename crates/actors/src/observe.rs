@@ -58,6 +58,8 @@ pub struct NodeInfo {
     pub handled_total: u64,
     /// When the current generation started, milliseconds since the Unix epoch.
     pub started_ms: u64,
+    /// The thread it lives on; `None` for a supervisor, or before it has run.
+    pub arbiter: Option<String>,
 }
 
 /// Something happened in the tree.
@@ -73,6 +75,8 @@ pub enum Event {
         /// Its kind.
         kind: &'static str,
     },
+    /// A panic was caught, of an actor or a task.
+    Crashed(CrashRecord),
     /// A later generation runs.
     Restarted {
         /// The actor.

@@ -234,6 +234,7 @@ impl Node for SupNode {
             blocked_ms_total: 0,
             handled_total: 0,
             started_ms: self.started_ms,
+            arbiter: None,
         }
     }
 

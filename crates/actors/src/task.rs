@@ -47,6 +47,8 @@ impl<A: Supervised> Launch<A> {
     pub(crate) fn task(mut self) -> Option<ActorTask<A>> {
         let (cell, factory) = self.parts.take()?;
         let pulse = cell.core.sup.tree.pulse();
+        let thread = pulse.number.load(Ordering::Relaxed);
+        cell.core.thread.store(thread, Ordering::Relaxed);
         Some(ActorTask {
             value: None,
             ctx: Ctx::new(ActorRef { cell }),

@@ -76,6 +76,8 @@ pub(crate) struct TreeShared {
     number: u64,
     pub(crate) totals: Counters,
     pub(crate) pulses: Mutex<Vec<Arc<Pulse>>>,
+    /// Names of the threads actors have lived on, by the pulse's number less one.
+    threads: Mutex<Vec<Arc<str>>>,
     events: broadcast::Sender<Event>,
     crashes: Mutex<CrashLog>,
     on_alarm: Option<OnAlarm>,
@@ -120,9 +122,19 @@ impl TreeShared {
     pub(crate) fn pulse(&self) -> Arc<Pulse> {
         let (pulse, new) = of_this_thread(self.number);
         if new {
+            let mut threads = self.threads.lock();
+            threads.push(Arc::clone(&pulse.thread));
+            let number = u32::try_from(threads.len()).unwrap_or(0);
+            pulse.number.store(number, Ordering::Relaxed);
             self.pulses.lock().push(Arc::clone(&pulse));
         }
         pulse
+    }
+
+    /// The name of the thread with this number.
+    pub(crate) fn thread(&self, number: u32) -> Option<Arc<str>> {
+        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+        self.threads.lock().get(index).cloned()
     }
 
     pub(crate) fn name_of(&self, id: ActorId) -> Arc<str> {
@@ -177,6 +189,7 @@ impl TreeShared {
 
     fn keep_crash(&self, crash: CrashRecord) {
         self.totals.panics.fetch_add(1, Ordering::Relaxed);
+        self.emit(|| Event::Crashed(crash.clone()));
         let alarm = self.crashes.lock().add(crash);
         if let Some(alarm) = alarm {
             self.totals.alarms.fetch_add(1, Ordering::Relaxed);
@@ -248,6 +261,7 @@ impl Tree {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             totals: Counters::default(),
             pulses: Mutex::new(Vec::new()),
+            threads: Mutex::new(Vec::new()),
             events: broadcast::Sender::new(EVENTS_BUFFERED),
             crashes: Mutex::new(CrashLog::new(config.alarm_panics_max, config.alarm_within)),
             on_alarm: config.on_alarm,

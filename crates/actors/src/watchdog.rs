@@ -8,7 +8,7 @@ use std::{
     cell::RefCell,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -34,7 +34,9 @@ pub(crate) struct Pulse {
     current: AtomicU64,
     /// Turns begun. Written by its own thread only.
     turns: AtomicU64,
-    thread: String,
+    /// The thread's place among those the tree has seen, from 1; 0 until it is known.
+    pub(crate) number: AtomicU32,
+    pub(crate) thread: Arc<str>,
     seen: Mutex<Seen>,
 }
 
@@ -43,10 +45,8 @@ impl Pulse {
         Self {
             current: AtomicU64::new(0),
             turns: AtomicU64::new(0),
-            thread: std::thread::current()
-                .name()
-                .unwrap_or("unnamed")
-                .to_owned(),
+            number: AtomicU32::new(0),
+            thread: std::thread::current().name().unwrap_or("unnamed").into(),
             seen: Mutex::new(Seen {
                 turn: 0,
                 since: Instant::now(),

@@ -336,6 +336,7 @@ async fn events_tell_the_story_in_order() {
             Event::Exited {
                 reason, discarded, ..
             } => format!("exited {} {discarded}", reason.code()),
+            Event::Crashed(crash) => format!("crashed {} {}", crash.name, crash.reason.code()),
             other => format!("{other:?}"),
         });
     }
@@ -343,6 +344,7 @@ async fn events_tell_the_story_in_order() {
         story,
         [
             "started a probe",
+            "crashed a panicked",
             "restarted 2 panicked",
             "exited shutdown 0"
         ]

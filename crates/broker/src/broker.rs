@@ -5,17 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
-use smallvec::SmallVec;
-use stonechat_actors::{ActorRef, AskError, ChildSpec, StartError, Strategy, SupervisorSpec, Tree};
-use stonechat_mailbox::{
-    Append, AppendError, DeadLetter, Envelope, Store, StoreError, Unavailable,
+use stonechat_actors::{
+    ActorId, ActorRef, AskError, ChildSpec, StartError, Strategy, SupervisorSpec, Tree,
 };
+use stonechat_mailbox::{DeadLetter, Envelope, Store, StoreError, Unavailable};
 use stonechat_protocol::{CloseReason, DeviceId, UserId};
 use tokio::sync::oneshot;
 
 use crate::config::BrokerConfig;
 use crate::dispatcher;
 use crate::offline_queue::{self, OfflineQueue};
+use crate::posting::Posted;
 use crate::registry::{Anchor, Slot};
 use crate::router::{self, RETRY_AFTER_MS, Route, Router};
 use crate::session::{self, Connect, FromClient, Gone, Session};
@@ -59,6 +59,17 @@ pub struct Attached {
     pub session_id: String,
     /// Messages waiting for this device.
     pub pending: u64,
+}
+
+/// A connection as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Of which device.
+    pub device: DeviceId,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Sends taken from it and not yet answered.
+    pub unanswered: u32,
 }
 
 /// The session takes nothing more from this connection.
@@ -335,6 +346,47 @@ impl Broker {
             .unwrap_or_default()
     }
 
+    /// The actor of a user's session, when there is one.
+    pub fn session_actor(&self, user: &UserId) -> Option<ActorId> {
+        let registry = &self.shared.registry;
+        registry.with(user, |entry| entry.session.id())
+    }
+
+    /// Refuses new sessions from now on; [`Broker::drain`] does and closes connections as well.
+    pub fn start_draining(&self) {
+        self.shared.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Takes sessions again after a [`Broker::drain`].
+    pub fn undrain(&self) {
+        self.shared.draining.store(false, Ordering::SeqCst);
+    }
+
+    /// The user's connections.
+    pub fn connections(&self, user: &UserId) -> Vec<Connection> {
+        let connections = |anchor: &Anchor| {
+            let slots = anchor.slots.lock();
+            let slots = slots.iter().map(|slot| Connection {
+                device: slot.device.clone(),
+                since_ms: slot.since_ms,
+                unanswered: slot.unanswered.load(Ordering::Relaxed),
+            });
+            slots.collect()
+        };
+        self.shared
+            .registry
+            .with(user, |entry| connections(&entry.anchor))
+            .unwrap_or_default()
+    }
+
+    /// Hears what becomes of the append of this very envelope.
+    pub(crate) fn watch(
+        &self,
+        envelope: &Arc<Envelope>,
+    ) -> oneshot::Receiver<Result<(), Unavailable>> {
+        self.shared.watched.watch(envelope)
+    }
+
     /// Figures.
     pub fn stats(&self) -> BrokerStats {
         BrokerStats {
@@ -346,7 +398,7 @@ impl Broker {
     /// Refuses new sessions from now on and closes all connections with `reason`; returns
     /// when all are detached or the deadline passed, with how many are left.
     pub async fn drain(&self, reason: CloseReason, retry_after_ms: u64, deadline: Duration) -> u64 {
-        self.shared.draining.store(true, Ordering::SeqCst);
+        self.start_draining();
         let left = || self.shared.devices.load(Ordering::SeqCst);
         let closing = async {
             while left() > 0 {
@@ -419,25 +471,14 @@ impl Broker {
             expires_ms: ts_ms.saturating_add(ttl_ms),
             ..Envelope::clone(old)
         };
-        let mut recipients = SmallVec::new();
-        recipients.push(Arc::clone(&mailbox));
-        let envelope = Arc::new(envelope);
-        // Only the sink can tell: the disk may be full at one moment and have room at the next.
-        let outcome = self.shared.watched.watch(&envelope);
-        let append = Append {
+        let posted = Posted {
+            mailbox,
+            sender,
             envelope,
-            sender: sender.unwrap_or(mailbox),
-            recipients,
         };
-        store.append(append).map_err(|error| match error {
-            AppendError::Unavailable(why) => StoreError::Unavailable(why),
-            AppendError::Busy => StoreError::Overloaded,
-            AppendError::MailboxFull => StoreError::TooLarge(
-                "the mailbox is full; its owner has to fetch or the operator to raise mailbox limits",
-            ),
-        })?;
-        store.barrier().await?;
-        outcome.await.map_err(|_| Unavailable::Failed)??;
+        for result in self.post(vec![posted]).await {
+            result?;
+        }
         store.take_dead_letter(number).await.map(|_| ())
     }
 

@@ -19,6 +19,7 @@ mod figures;
 mod lagging;
 mod offline_queue;
 mod outlet;
+mod posting;
 mod receipts;
 mod registry;
 mod router;
@@ -28,7 +29,10 @@ mod shared;
 mod sink;
 
 pub use api::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
-pub use broker::{Attached, Broker, BrokerStartError, InputError, Offered, SessionLink, Untaken};
+pub use broker::{
+    Attached, Broker, BrokerStartError, Connection, InputError, Offered, SessionLink, Untaken,
+};
 pub use config::{BrokerConfig, RateConfig};
 pub use outlet::{Closed, Drain, Event, Outlet, OutletLimits, Taken, outlet};
+pub use posting::Posted;
 pub use sink::{SinkHandle, commit_sink};

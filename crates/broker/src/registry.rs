@@ -25,6 +25,8 @@ pub(crate) struct Slot {
     /// Number of the connection: tells a device's old connection from its new one.
     pub(crate) connection: u64,
     pub(crate) outlet: Outlet,
+    /// When it connected, milliseconds since the Unix epoch.
+    pub(crate) since_ms: u64,
     /// Greatest `seq` pushed to the outlet or known to have been sent before.
     pub(crate) sent: AtomicU64,
     /// Greatest `seq` the device acknowledged, which the store may not have heard of yet.

@@ -22,7 +22,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use stonechat_mailbox::{Account, Store, StoreError};
+use stonechat_mailbox::{Account, Store, StoreError, UserLimits};
 use stonechat_protocol::{DeviceId, UserId};
 
 use keys::KeyRing;
@@ -309,6 +309,7 @@ impl Authenticator {
             // Tokens of an earlier user of this name stay void.
             tokens_valid_from_ms: now_ms,
             disabled: false,
+            limits: UserLimits::default(),
         };
         self.0.store.put_account(account.clone()).await?;
         Ok((account, true))
@@ -327,6 +328,24 @@ impl Authenticator {
         let mut account = self.existing(user).await?;
         if account.disabled != disabled {
             account.disabled = disabled;
+            self.0.store.put_account(account.clone()).await?;
+        }
+        Ok(account)
+    }
+
+    /// Sets what holds for a user instead of what is configured for all.
+    ///
+    /// # Errors
+    /// [`AccountError`]
+    pub async fn set_limits(
+        &self,
+        user: &UserId,
+        limits: UserLimits,
+    ) -> Result<Account, AccountError> {
+        let _one_at_a_time = self.0.changes.lock().await;
+        let mut account = self.existing(user).await?;
+        if account.limits != limits {
+            account.limits = limits;
             self.0.store.put_account(account.clone()).await?;
         }
         Ok(account)

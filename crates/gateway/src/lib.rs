@@ -8,5 +8,6 @@
 pub mod admin;
 pub mod auth;
 pub mod edge;
+pub mod events;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

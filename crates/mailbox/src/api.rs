@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use stonechat_protocol::{Address, DeviceId, IdWindow, MessageId, Seq, UserId};
 
+use crate::admin::StoreAdmin;
+use crate::backup::BackupError;
+
 /// One accepted message, shared by all mailboxes and sessions it passes through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
@@ -192,6 +195,32 @@ pub struct Account {
     pub tokens_valid_from_ms: u64,
     /// May not sign in.
     pub disabled: bool,
+    /// What holds for this user instead of what is configured for all.
+    #[serde(default)]
+    pub limits: UserLimits,
+}
+
+/// Limits of one user; what is absent is as configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserLimits {
+    /// Messages the user may send a second, sustained; twice as many at once.
+    pub messages_per_s: Option<u32>,
+    /// Messages the user's mailbox holds.
+    pub mailbox_messages_max: Option<u64>,
+    /// Bytes of bodies the user's mailbox holds.
+    pub mailbox_bytes_max: Option<u64>,
+}
+
+impl UserLimits {
+    /// Everything is as configured.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As a mailbox keeps them: most have none.
+    pub(crate) fn boxed(&self) -> Option<Box<Self>> {
+        (!self.is_none()).then(|| Box::new(*self))
+    }
 }
 
 /// A message whose handling kept failing, taken out of its mailbox (contract D7).
@@ -230,6 +259,8 @@ pub struct StoreStats {
     pub syncs_total: u64,
     /// Messages that left by TTL since the start.
     pub expired_total: u64,
+    /// Messages thrown away by operators since the start.
+    pub purged_total: u64,
     /// Dead letters held.
     pub dead_letters: u64,
     /// Mailboxes in memory.
@@ -294,6 +325,9 @@ pub enum StoreError {
     /// A value or its name is too long.
     #[error("{0}")]
     TooLarge(&'static str),
+    /// A backup or a restore did not happen.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// There is no such user.
     #[error("there is no user {0}")]
     UnknownUser(UserId),
@@ -310,7 +344,7 @@ pub enum StoreError {
 /// Calls that return a [`BoxFuture`] are ready at once when the answer is in
 /// memory; otherwise the work runs on the store's own threads. Dropping a
 /// future does not undo the call.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: StoreAdmin + Send + Sync + 'static {
     /// The mailbox of an existing user if it is resident: never blocks.
     fn resident(&self, user: &UserId) -> Option<MailboxRef>;
     /// The mailbox of an existing user, loading it when needed; `None`: no such user.

@@ -112,13 +112,17 @@ impl fmt::Display for CheckReport {
 /// [`StoreError`] when the check cannot be carried out: the directory is in use, is not a
 /// data directory, or the database does not open. Damage is in the report.
 pub fn check(dir: &Path) -> Result<CheckReport, StoreError> {
-    let layout = Layout::open_existing(dir)?;
+    inspect(&Layout::open_existing(dir)?)
+}
+
+/// [`check`] of a directory that is locked already.
+pub(crate) fn inspect(layout: &Layout) -> Result<CheckReport, StoreError> {
     let database = Database::open(&layout.database(), 0)?;
     let mut report = CheckReport {
         format: FORMAT,
         ..CheckReport::default()
     };
-    let touched = journal(&layout, &database, &mut report)?;
+    let touched = journal(layout, &database, &mut report)?;
     let stored = chunks(&database, &mut report)?;
     let index = expiry_index(&database, &mut report)?;
     mailboxes(&database, &touched, &stored, &index, &mut report)?;
@@ -149,7 +153,8 @@ fn journal(
             Record::Receipt { user, .. }
             | Record::RemoveMessage { user, .. }
             | Record::RemoveDevice { user, .. }
-            | Record::RemoveUser { user, .. } => {
+            | Record::RemoveUser { user, .. }
+            | Record::Purge { user, .. } => {
                 touched.insert(user);
             }
             Record::Account(_) | Record::Value { .. } | Record::Closed => {}

@@ -45,7 +45,7 @@ pub(crate) fn run(core: &Core, grace: Duration) -> Result<(), StoreError> {
     let old_enough = Instant::now().checked_sub(grace);
     let database = core.database()?;
     let position = core.applied.load(Ordering::Acquire);
-    let first = core.table.first_needed(position, old_enough);
+    let first = core.first_needed(position, old_enough);
     let dirty = core.upkeep.take_dirty();
     let written = dirty.len();
     for group in dirty.chunks(GROUP) {

@@ -17,6 +17,7 @@ use stonechat_protocol::{DeviceId, Seq, UserId};
 use crate::api::{Append, CommitSink, Committed, Placed, StoreError, Unavailable};
 use crate::journal::{JournalWriter, Record, WriteError, frame, record};
 use crate::mailbox::{Mailbox, Recent, recent_bytes};
+use crate::purge;
 use crate::queue::{Done, Job, Pace, Work};
 use crate::reserve::Reserve;
 use crate::shared::Core;
@@ -311,10 +312,9 @@ impl Committer {
             .iter()
             .map(|(_, seqs)| seqs.len() as u64)
             .sum();
-        let memory = batch
-            .appends
-            .iter()
-            .map(|(append, seqs)| recent_bytes(&append.envelope) * seqs.len() as u64);
+        let memory = batch.appends.iter();
+        let memory =
+            memory.map(|(append, seqs)| recent_bytes(&append.envelope) * seqs.len() as u64);
         let totals = &self.core.totals;
         totals
             .recent_bytes
@@ -347,6 +347,7 @@ impl Committer {
         }
         for (record, _) in &batch.records {
             match record {
+                Record::Purge { user, upto } => purge::apply(&self.core, user, *upto),
                 Record::RemoveUser { user, upto } => remove_user(&self.core, user, *upto),
                 Record::RemoveDevice { user, device } => attached_again(&self.core, user, device),
                 _ => {}

@@ -18,7 +18,7 @@ use crate::shared::Core;
 use crate::sledstore::Database;
 
 /// Name of the number of the last dead letter ever.
-const LAST: &str = "dead_last";
+pub(crate) const LAST: &str = "dead_last";
 
 /// How many there are.
 pub(crate) fn count(database: &Database) -> Result<u64, StoreError> {

@@ -212,7 +212,7 @@ fn round(core: &Core, rotated: &mut bool, swept: bool) -> Result<(), StoreError>
     let grace = core.config.receipt_grace;
     let before = Instant::now().checked_sub(grace);
     let position = core.applied.load(Ordering::Acquire);
-    let first = core.table.first_needed(position, before);
+    let first = core.first_needed(position, before);
     let releasable = core.table.oldest().is_some_and(|oldest| oldest < first);
     let garbage = (pressed || swept) && before.is_some_and(|limit| core.upkeep.garbage_due(limit));
     if releasable || garbage {

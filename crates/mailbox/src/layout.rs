@@ -7,17 +7,21 @@
 //! journal/*.log        segments
 //! journal/next.zeros   a segment's file being prepared
 //! sled-<number>/       the database; others are left over from a compaction
+//! RESTORING            a backup is being restored: nothing here can be used yet
 //! ```
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::api::StoreError;
-use crate::files::{create_dir, io_error, remove_dir, replace};
+use crate::backup::BackupError;
+use crate::files::{create_dir, io_error, remove_dir, replace, sync_dir};
 use crate::journal::{FORMAT, UNNAMED};
 
 pub(crate) const JOURNAL_DIR: &str = "journal";
 pub(crate) const RESERVE_FILE: &str = "reserve";
+/// There while a backup is being restored into the directory.
+pub(crate) const RESTORING_FILE: &str = "RESTORING";
 const LOCK_FILE: &str = "LOCK";
 const MANIFEST_FILE: &str = "MANIFEST";
 const DATABASE_PREFIX: &str = "sled-";
@@ -35,7 +39,31 @@ impl Layout {
     /// Locks the directory, creating what is missing.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         create_dir(dir)?;
+        not_restoring(dir)?;
         Self::locked(dir, true)
+    }
+
+    /// Locks an empty directory and marks it as one into which a backup is being restored.
+    pub(crate) fn begin_restore(dir: &Path) -> Result<Self, StoreError> {
+        create_dir(dir)?;
+        not_restoring(dir)?;
+        let mut entries = fs::read_dir(dir).map_err(io_error("listing", dir))?;
+        if entries.next().is_some() {
+            return Err(BackupError::NotEmpty(dir.to_owned()).into());
+        }
+        replace(
+            &dir.join(RESTORING_FILE),
+            b"restore again if this is still here\n",
+        )?;
+        Self::locked(dir, true)
+    }
+
+    /// Everything is restored and synced: the directory can be used.
+    pub(crate) fn end_restore(&self) -> Result<(), StoreError> {
+        sync_dir(&self.dir)?;
+        let marker = self.dir.join(RESTORING_FILE);
+        fs::remove_file(&marker).map_err(io_error("removing", &marker))?;
+        sync_dir(&self.dir)
     }
 
     /// Locks a directory that must exist already.
@@ -46,6 +74,7 @@ impl Layout {
                 dir.display()
             )));
         }
+        not_restoring(dir)?;
         Self::locked(dir, false)
     }
 
@@ -127,6 +156,13 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+fn not_restoring(dir: &Path) -> Result<(), StoreError> {
+    if dir.join(RESTORING_FILE).exists() {
+        return Err(BackupError::Interrupted(dir.to_owned()).into());
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {

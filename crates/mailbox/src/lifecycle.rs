@@ -26,7 +26,7 @@ use crate::sledstore::values::Meta;
 use crate::sledstore::{Database, TREES};
 use crate::store::JournalStore;
 use crate::workers::{Workers, join, spawn};
-use crate::{checkpoint, dead, housekeeper, migrate};
+use crate::{backup, checkpoint, dead, housekeeper, migrate};
 
 /// What ends when the store is closed.
 pub(crate) struct Threads {
@@ -52,7 +52,11 @@ impl JournalStore {
         let position = database.number(checkpoint::POSITION)?;
         let table = Arc::new(SegmentTable::default());
         let spare = Arc::new(Spare::new(layout.journal()));
-        let core = Core::new(config, epoch, database, Arc::clone(&table), spare);
+        let seq_base = database.number(backup::SEQ_BASE)?;
+        let restored_upto = database.number(backup::RESTORED_UPTO)?;
+        let mut core = Core::new(config, epoch, database, Arc::clone(&table), spare);
+        core.seq_base = seq_base;
+        core.restored_upto = restored_upto;
         let core = Arc::new(core);
         let database = core.database()?;
         count_stored(&core, &database)?;
@@ -156,6 +160,7 @@ impl JournalStore {
             join(threads.housekeeper);
             join(threads.preparer);
             self.workers.stop();
+            drop(self.core.backing_up.lock());
             crate::files::copy_dir(&self.core.config.dir, image)?;
         }
         self.core.drop_database();
@@ -195,6 +200,8 @@ pub(crate) fn close(core: &Core, workers: &Workers, threads: Threads) -> Result<
     core.upkeep.stop();
     join(threads.housekeeper);
     workers.stop();
+    // A backup under way has seen that the store closes.
+    drop(core.backing_up.lock());
     let failed = core.unavailable() == Some(Unavailable::Failed);
     let written = if failed {
         Err(Unavailable::Failed.into())

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use stonechat_protocol::{DeviceId, Seq, UserId};
 
-use crate::api::{DeviceState, MailboxStats, Stored};
+use crate::api::{DeviceState, MailboxStats, Stored, UserLimits};
 pub(crate) use crate::parts::{Chunk, Device, Freed, Recent, recent_bytes};
 use crate::receipts::Receipts;
 use crate::sledstore::values::Meta;
@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) chunks: Vec<Chunk>,
     /// Loaded on first use.
     pub(crate) receipts: Option<Box<Receipts>>,
+    /// Limits of this user's own.
+    pub(crate) limits: Option<Box<UserLimits>>,
     /// The account is gone: nothing is kept any more.
     pub(crate) removed: bool,
     /// In the list of mailboxes to be written to the database.
@@ -146,6 +148,12 @@ impl Mailbox {
             last_seq: state.last_seq,
             expired_total: state.expired_total,
         }
+    }
+
+    /// Limits of this user's own; what is absent is as configured.
+    pub fn limits(&self) -> UserLimits {
+        let state = self.lock();
+        state.limits.as_deref().copied().unwrap_or_default()
     }
 
     /// Messages held above the device's cursor; all that are held for an unknown device.
@@ -386,6 +394,19 @@ impl State {
         };
         state.recount_bytes();
         state
+    }
+
+    /// The store came from a backup: places up to `seq_base` may have been given after it.
+    /// `unknown`: so may messages have been sent to any device.
+    pub(crate) fn restored(&mut self, unknown: bool, seq_base: Seq) {
+        self.last_seq = self.last_seq.max(seq_base);
+        self.assigned = self.last_seq;
+        if unknown {
+            for device in &mut self.devices {
+                // Settled as one that was connected when the process died.
+                device.connected_epoch = device.connected_epoch.max(1);
+            }
+        }
     }
 
     /// Devices that were connected in an earlier process and never detached: their

@@ -12,9 +12,13 @@ pub(crate) fn reserve(config: &StoreConfig, append: &Append) -> Result<(), Appen
         // limit before it stops him from sending.
         let times = if index == 0 { 1 } else { 2 };
         let mut state = mailbox.lock();
+        let own = state.limits.as_deref().copied().unwrap_or_default();
+        let messages_max = own.mailbox_messages_max.unwrap_or(config.quota_messages);
+        let bytes_max = own.mailbox_bytes_max.unwrap_or(config.quota_bytes);
         let messages = state.messages + state.queued_messages + 1;
         let bytes = state.bytes + state.queued_bytes + body_bytes as u64;
-        if messages > config.quota_messages * times || bytes > config.quota_bytes * times {
+        if messages > messages_max.saturating_mul(times) || bytes > bytes_max.saturating_mul(times)
+        {
             drop(state);
             release(&append.recipients[..index], body_bytes);
             return Err(AppendError::MailboxFull);

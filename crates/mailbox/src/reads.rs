@@ -55,7 +55,7 @@ impl Reading {
 }
 
 /// The first chunk with something above `after`.
-fn next_chunk(state: &State, after: Seq) -> Option<&Chunk> {
+pub(crate) fn next_chunk(state: &State, after: Seq) -> Option<&Chunk> {
     state
         .chunks
         .get(state.chunks.partition_point(|chunk| chunk.last() <= after))
@@ -140,7 +140,7 @@ pub(crate) fn from_database(
 
 /// The messages of a chunk, or `None` when the index has changed. Waits for a change
 /// that is under way, so that trying again makes progress.
-fn chunk_messages(
+pub(crate) fn chunk_messages(
     core: &Core,
     mailbox: &Mailbox,
     database: &crate::sledstore::Database,

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use stonechat_protocol::{DeviceId, MessageId, Seq, UserId};
 
 use crate::api::{Account, Envelope, Receipt, StoreError};
-use crate::expire;
 use crate::files::{io_error, sync_dir};
 use crate::journal::record::DeviceRecord;
 use crate::journal::segment::{self, HEADER_BYTES, Header};
@@ -26,6 +25,7 @@ use crate::mailbox::{Device, Mailbox, Recent, State, recent_bytes};
 use crate::receipts::{load_receipts, next_rev, remove_receipts};
 use crate::shared::Core;
 use crate::sledstore::Database;
+use crate::{expire, purge};
 
 /// How often progress is logged.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -79,6 +79,8 @@ pub(crate) struct Recovery<'a> {
     /// Mailboxes touched, with the position they were stored at.
     touched: HashMap<UserId, (Arc<Mailbox>, u64)>,
     unacknowledged: HashMap<UserId, VecDeque<Unacknowledged>>,
+    /// What was thrown away of each mailbox, by place.
+    purged: HashMap<UserId, Seq>,
     /// For sender and recipient the last message acknowledged by a first device.
     derived: HashMap<(UserId, UserId), Derived>,
     records: u64,
@@ -93,6 +95,7 @@ impl<'a> Recovery<'a> {
             database,
             touched: HashMap::new(),
             unacknowledged: HashMap::new(),
+            purged: HashMap::new(),
             derived: HashMap::new(),
             records: 0,
             messages: 0,
@@ -132,6 +135,7 @@ impl<'a> Recovery<'a> {
             }
             Record::RemoveDevice { user, device } => self.remove_device(lsn, &user, &device),
             Record::RemoveUser { user, upto } => self.remove_user(lsn, &user, upto),
+            Record::Purge { user, upto } => self.purge(lsn, &user, upto),
             Record::Account(account) => self.account(lsn, &account),
             Record::Value { key, value } => {
                 Database::put_parts(&self.database.values, key.as_bytes(), value.as_deref())
@@ -206,7 +210,8 @@ impl<'a> Recovery<'a> {
             return Ok(());
         }
         // Any number but this process's will do: it is settled at the end of the replay.
-        let connected_epoch = if record.connected {
+        let unknown = lsn <= self.core.restored_upto;
+        let connected_epoch = if record.connected || unknown {
             self.core.epoch - 1
         } else {
             0
@@ -246,8 +251,10 @@ impl<'a> Recovery<'a> {
             }
         }
         let stored_upto = record.cursor.min(begin - 1);
-        if stored_upto > record.first_before {
+        let purged = self.purged.get(&record.user).copied().unwrap_or(0);
+        if stored_upto > record.first_before.max(purged) {
             self.stored(record, mailbox, stored_upto, &mut delivered)?;
+            delivered.retain(|message| message.seq > purged);
         }
         for message in delivered {
             let key = (message.from, record.user.clone());
@@ -362,6 +369,17 @@ impl<'a> Recovery<'a> {
             self.core.freed(&mailbox, freed);
             remove_receipts(&self.database, user)?;
         }
+        Ok(())
+    }
+
+    fn purge(&mut self, lsn: u64, user: &UserId, upto: Seq) -> Result<(), StoreError> {
+        // What was thrown away was not delivered, whatever is acknowledged after it.
+        if let Some(tail) = self.unacknowledged.get_mut(user) {
+            tail.retain(|message| message.seq > upto);
+        }
+        self.purged.insert(user.clone(), upto);
+        let (mailbox, _) = self.mailbox(user, lsn)?;
+        purge::replay(self.core, &mailbox, upto);
         Ok(())
     }
 

@@ -16,9 +16,8 @@ use parking_lot::{Mutex, MutexGuard};
 use stonechat_protocol::{Seq, UserId};
 use tokio::sync::Notify;
 
-use crate::api::{Account, StoreError, Unavailable};
+use crate::api::{Account, StoreError, Unavailable, UserLimits};
 use crate::config::StoreConfig;
-use crate::expire;
 use crate::files::free_bytes;
 use crate::housekeeper::Upkeep;
 use crate::journal::Spare;
@@ -27,6 +26,7 @@ use crate::mailbox::{Freed, Mailbox, State};
 use crate::queue::CommitQueue;
 use crate::sledstore::Database;
 use crate::telemetry::Telemetry;
+use crate::{expire, fullest};
 
 const LOAD_LOCKS: usize = 64;
 
@@ -37,6 +37,7 @@ pub(crate) struct Totals {
     pub(crate) bytes: AtomicU64,
     pub(crate) recent_bytes: AtomicU64,
     pub(crate) expired: AtomicU64,
+    pub(crate) purged: AtomicU64,
     pub(crate) dead: AtomicU64,
     pub(crate) syncs: AtomicU64,
 }
@@ -77,6 +78,17 @@ pub(crate) struct Core {
     pub(crate) checkpointing: Mutex<()>,
     /// Held by whoever numbers or removes a dead letter.
     pub(crate) dead_letters: Mutex<()>,
+    /// The fullest mailboxes as last counted.
+    pub(crate) fullest: Mutex<Option<fullest::Pass>>,
+    /// Held by a backup.
+    pub(crate) backing_up: Mutex<()>,
+    /// A backup still has to copy the journal from this position on; `MAX`: there is none.
+    pub(crate) journal_held: AtomicU64,
+    /// Every place given from now on is above this: what was given after the backup this
+    /// store was restored from is never given again.
+    pub(crate) seq_base: Seq,
+    /// Up to this position what was sent to devices is not known: the store was restored.
+    pub(crate) restored_upto: u64,
     /// Expired messages are being removed because they fill a mailbox.
     pub(crate) sweeping: Arc<AtomicBool>,
     /// The journal is being replayed.
@@ -120,6 +132,11 @@ impl Core {
             maintenance: Mutex::new(()),
             checkpointing: Mutex::new(()),
             dead_letters: Mutex::new(()),
+            fullest: Mutex::new(None),
+            backing_up: Mutex::new(()),
+            journal_held: AtomicU64::new(u64::MAX),
+            seq_base: 0,
+            restored_upto: 0,
             sweeping: Arc::default(),
             recovering: AtomicBool::new(true),
             status: AtomicU8::new(OPEN),
@@ -300,6 +317,13 @@ impl Core {
         self.room.notify_waiters();
     }
 
+    /// The first segment that is still needed once everything below `position` is in the
+    /// database and copied by the backup under way, if there is one.
+    pub(crate) fn first_needed(&self, position: u64, closed_before: Option<Instant>) -> u64 {
+        let held = self.journal_held.load(Ordering::Acquire);
+        self.table.first_needed(position.min(held), closed_before)
+    }
+
     // --- mailboxes
 
     /// Changes a mailbox and keeps the totals in step.
@@ -346,9 +370,21 @@ impl Core {
     }
 
     pub(crate) fn resident(&self, user: &UserId) -> Option<Arc<Mailbox>> {
-        let mailbox = Arc::clone(self.residents.get(user)?.value());
+        let mailbox = self.resident_untouched(user)?;
         mailbox.touch();
         Some(mailbox)
+    }
+
+    /// A mailbox in memory, for a look that is no use of it.
+    pub(crate) fn resident_untouched(&self, user: &UserId) -> Option<Arc<Mailbox>> {
+        Some(Arc::clone(self.residents.get(user)?.value()))
+    }
+
+    /// Looks at every mailbox in memory. `look` must be quick.
+    pub(crate) fn each_resident(&self, mut look: impl FnMut(&Arc<Mailbox>)) {
+        for entry in &self.residents {
+            look(entry.value());
+        }
     }
 
     /// Mailboxes in memory.
@@ -390,6 +426,9 @@ impl Core {
             self.upkeep.garbage(user, gone);
         }
         let mut state = State::from_meta(meta, chunks);
+        let account = database.get_account(user)?;
+        state.limits = account.and_then(|account| UserLimits::boxed(&account.limits));
+        state.restored(lsn <= self.restored_upto, self.seq_base);
         self.totals.adjust(stored, (state.messages, state.bytes));
         // The replay does this at its end, when it knows the last place.
         let changed =
@@ -420,16 +459,21 @@ impl Core {
             .take(excess)
             .collect();
         for user in candidates {
-            let _guard = self.load_lock(&user);
-            self.residents.remove_if(&user, |_, mailbox| {
-                // Nobody can gain a reference while the map's shard is locked.
-                let state = mailbox.lock();
-                Arc::strong_count(mailbox) == 1
-                    && !state.dirty
-                    && !state.lazy
-                    && !state.aging
-                    && state.recent.is_empty()
-            });
+            self.drop_idle(&user);
         }
+    }
+
+    /// Drops a mailbox from memory if nobody uses it and nothing of it is still to be written.
+    pub(crate) fn drop_idle(&self, user: &UserId) {
+        let _guard = self.load_lock(user);
+        self.residents.remove_if(user, |_, mailbox| {
+            // Nobody can gain a reference while the map's shard is locked.
+            let state = mailbox.lock();
+            Arc::strong_count(mailbox) == 1
+                && !state.dirty
+                && !state.lazy
+                && !state.aging
+                && state.recent.is_empty()
+        });
     }
 }

@@ -436,24 +436,8 @@ impl Store for JournalStore {
 
     fn values(&self, prefix: &str) -> BoxFuture<'static, Result<Vec<(String, Bytes)>, StoreError>> {
         let prefix = prefix.to_owned();
-        self.workers.run(move |core| {
-            let database = core.database()?;
-            let found = Database::get_parts(
-                &database.values,
-                prefix.as_bytes(),
-                prefix.as_bytes(),
-                usize::MAX,
-            )?;
-            Ok(found
-                .into_iter()
-                .map(|(key, value)| {
-                    (
-                        String::from_utf8_lossy(&key).into_owned(),
-                        Bytes::from(value),
-                    )
-                })
-                .collect())
-        })
+        self.workers
+            .run(move |core| core.database()?.values(&prefix))
     }
 
     fn stats(&self) -> StoreStats {
@@ -470,6 +454,7 @@ impl Store for JournalStore {
             queued: self.core.queue.appends(),
             syncs_total: get(&totals.syncs),
             expired_total: get(&totals.expired),
+            purged_total: get(&totals.purged),
             dead_letters: get(&totals.dead),
             resident: self.core.residents() as u64,
         }

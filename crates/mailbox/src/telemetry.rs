@@ -1,6 +1,6 @@
 //! The store's metrics, with handles made once.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{
@@ -18,6 +18,8 @@ pub(crate) struct Telemetry {
     messages: Gauge,
     sled_bytes: Gauge,
     expired_total: Counter,
+    purged_total: Counter,
+    last_sync_micros: AtomicU64,
 }
 
 impl Telemetry {
@@ -31,12 +33,21 @@ impl Telemetry {
             messages: metrics::gauge!("stonechat_store_messages"),
             sled_bytes: metrics::gauge!("stonechat_store_sled_bytes"),
             expired_total: metrics::counter!("stonechat_store_expired_total"),
+            purged_total: metrics::counter!("stonechat_store_purged_total"),
+            last_sync_micros: AtomicU64::new(0),
         }
     }
 
     /// The journal was synced.
     pub(crate) fn synced(&self, took: Duration) {
         self.sync_seconds.record(took.as_secs_f64());
+        self.last_sync_micros
+            .store(took.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// How long the last data sync of the journal took.
+    pub(crate) fn last_sync(&self) -> Duration {
+        Duration::from_micros(self.last_sync_micros.load(Ordering::Relaxed))
     }
 
     /// A batch was committed.
@@ -49,6 +60,11 @@ impl Telemetry {
     /// Messages expired.
     pub(crate) fn expired(&self, messages: u64) {
         self.expired_total.increment(messages);
+    }
+
+    /// Messages were thrown away by an operator.
+    pub(crate) fn purged(&self, messages: u64) {
+        self.purged_total.increment(messages);
     }
 
     /// What is kept, not counted as it happens.
@@ -91,5 +107,9 @@ fn describe() {
     describe_counter!(
         "stonechat_store_expired_total",
         "Messages that left by their time to live"
+    );
+    describe_counter!(
+        "stonechat_store_purged_total",
+        "Messages thrown away by operators"
     );
 }

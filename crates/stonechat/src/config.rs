@@ -222,6 +222,21 @@ impl Config {
         Ok(Self { settings, figment })
     }
 
+    /// Every key with its value and where that came from.
+    pub(crate) fn values(&self) -> Vec<(String, serde_json::Value, String)> {
+        let settings = serde_json::to_value(&self.settings).unwrap_or_default();
+        SECTIONS
+            .iter()
+            .flat_map(|section| section.keys)
+            .map(|key| {
+                let name = format!("{}.{}", key.section, key.name);
+                let value = settings[key.section][key.name].clone();
+                let origin = origin(&self.figment, &name);
+                (name, value, origin)
+            })
+            .collect()
+    }
+
     /// The configuration in force as TOML, with documentation and origins.
     pub(crate) fn to_toml(&self) -> String {
         render::effective(&self.settings, &|key: &Key| {

@@ -3,10 +3,10 @@
 
 use std::process::ExitCode;
 
-use stonechat_gateway::admin::{AdminError, SecretError};
+use stonechat_gateway::admin::{AdminError, AdminTokenError, SecretError};
 use stonechat_gateway::auth::AccountError;
 use stonechat_gateway::edge::EdgeError;
-use stonechat_mailbox::StoreError;
+use stonechat_mailbox::{BackupError, StoreError};
 
 use crate::config::ConfigError;
 
@@ -91,6 +91,16 @@ impl From<StoreError> for Failure {
             StoreError::Io { .. } | StoreError::Database(_) | StoreError::Unavailable(_) => {
                 Exit::Io
             }
+            StoreError::Backup(error) => match error {
+                BackupError::Damaged { .. }
+                | BackupError::Incomplete(_)
+                | BackupError::Newer { .. }
+                | BackupError::NotABackup(_)
+                | BackupError::Interrupted(_) => Exit::Data,
+                BackupError::Busy | BackupError::Exists(_) | BackupError::NotEmpty(_) => {
+                    Exit::Unavailable
+                }
+            },
             StoreError::Config(_) => Exit::Config,
             StoreError::UnknownUser(_)
             | StoreError::NotFound(_)
@@ -107,6 +117,16 @@ impl From<AccountError> for Failure {
         match error {
             AccountError::Store(error) => error.into(),
             AccountError::Damaged { .. } => Self::new(Exit::Data, error),
+            error => Self::general(error),
+        }
+    }
+}
+
+impl From<AdminTokenError> for Failure {
+    fn from(error: AdminTokenError) -> Self {
+        match error {
+            AdminTokenError::Store(error) => error.into(),
+            AdminTokenError::Damaged { .. } => Self::new(Exit::Data, error),
             error => Self::general(error),
         }
     }

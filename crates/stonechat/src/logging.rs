@@ -2,6 +2,7 @@
 //! can be changed while running. It decides nothing about what is logged.
 
 use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt;
@@ -12,7 +13,11 @@ use crate::config::LogFormat;
 
 /// Changes the filter of a running process.
 #[derive(Clone)]
-pub(crate) struct LogControl(reload::Handle<EnvFilter, Registry>);
+pub(crate) struct LogControl {
+    handle: reload::Handle<EnvFilter, Registry>,
+    /// The filter in force, as it was given.
+    text: Arc<Mutex<String>>,
+}
 
 /// In force unless the filter itself names these targets. actix-http logs at ERROR whatever
 /// rubbish a stranger sends to the public port, which is nothing an operator could act on.
@@ -44,14 +49,27 @@ pub(crate) fn start(format: LogFormat, filter_text: &str) -> LogControl {
         .with(filter)
         .with(lines)
         .try_init();
-    LogControl(handle)
+    LogControl {
+        handle,
+        text: Arc::new(Mutex::new(filter_text.to_owned())),
+    }
 }
 
 impl LogControl {
     /// Puts another filter in force.
     pub(crate) fn set(&self, filter_text: &str) -> Result<(), String> {
         let filter = filter(filter_text).map_err(|error| error.to_string())?;
-        self.0.reload(filter).map_err(|error| error.to_string())
+        self.handle
+            .reload(filter)
+            .map_err(|error| error.to_string())?;
+        filter_text.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+
+    /// The filter in force.
+    pub(crate) fn filter(&self) -> String {
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        text.clone()
     }
 }
 

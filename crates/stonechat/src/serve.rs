@@ -1,6 +1,7 @@
 //! `stonechat serve`: starts the parts in order, waits for a reason to end, and
 //! stops them in the opposite order within a deadline.
 
+mod control;
 mod drain;
 mod signals;
 mod start;
@@ -18,6 +19,7 @@ use crate::config::{LogFormat, Settings};
 use crate::exit::{Exit, Failure};
 use crate::logging::{self, LogControl};
 use crate::node_file::NodeFile;
+use control::Control;
 use signals::{Signal, Signals};
 use start::Node;
 
@@ -36,13 +38,16 @@ enum End {
 
 /// Runs the server until it ends.
 pub(crate) fn run(config_args: &ConfigArgs, args: &ServeArgs) -> Result<(), Failure> {
-    let settings = config_args.load(args.overrides())?.settings;
+    let config = config_args.load(args.overrides())?;
+    let settings = config.settings.clone();
     let log = logging::start(settings.log.format, &settings.log.filter);
+    let control = Arc::new(Control::new(&config, log.clone()));
     let serving = Serving {
         config_args: config_args.clone(),
         args: args.clone(),
         settings,
         log,
+        control,
     };
     actix_rt::System::new().block_on(serving.run())
 }
@@ -52,11 +57,12 @@ struct Serving {
     args: ServeArgs,
     settings: Settings,
     log: LogControl,
+    control: Arc<Control>,
 }
 
 impl Serving {
     async fn run(self) -> Result<(), Failure> {
-        let node = start::start(&self.settings).await?;
+        let node = start::start(&self.settings, Arc::clone(&self.control)).await?;
         // Not before: during a long recovery a signal ends the process at once, which is safe
         // and what whoever sent it wants.
         let mut signals = Signals::new()?;
@@ -154,6 +160,14 @@ struct View(Arc<RunningEdge>);
 impl EdgeView for View {
     fn connections(&self) -> u64 {
         self.0.connections() as u64
+    }
+
+    fn connections_max(&self) -> u64 {
+        self.0.connections_max() as u64
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.is_stopping()
     }
 
     fn inject_connection_panic(&self, user: Option<UserId>) -> usize {

@@ -98,6 +98,7 @@ impl Handle<Connect> for Session {
         }
         let connection = self.shared.next_connection();
         let slot = Arc::new(Slot {
+            since_ms: now_ms(),
             device: connect.device.clone(),
             connection,
             outlet: connect.outlet,

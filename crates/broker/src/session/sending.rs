@@ -230,7 +230,8 @@ impl Session {
                     // Only what is new costs tokens: refusing the resend of something
                     // accepted would make its sender send it again under a new id.
                     let rate = &self.shared.config.rate;
-                    if let Err(limited) = take_tokens(&mut self.rate, rate, &head.send) {
+                    let own = self.anchor.mailbox.limits().messages_per_s;
+                    if let Err(limited) = take_tokens(&mut self.rate, rate, own, &head.send) {
                         let retry = Some(limited.retry_after_ms);
                         return Step::Done(outbound.refused(id, ErrorCode::RateLimited, retry));
                     }
@@ -385,11 +386,12 @@ impl Session {
 pub(super) fn take_tokens(
     bucket: &mut Option<Box<TokenBucket>>,
     rate: &RateConfig,
+    own_per_s: Option<u32>,
     send: &Send,
 ) -> Result<(), Limited> {
     let limits = RateLimits {
-        messages_per_s: rate.messages_per_s,
-        messages_burst: rate.messages_burst,
+        messages_per_s: own_per_s.unwrap_or(rate.messages_per_s),
+        messages_burst: own_per_s.map_or(rate.messages_burst, |own| own.saturating_mul(2)),
         bytes_per_s: rate.bytes_per_s,
         bytes_burst: rate.bytes_burst,
     };

@@ -130,6 +130,7 @@ fn account(name: &str) -> Account {
         created_ms: 1,
         tokens_valid_from_ms: 0,
         disabled: false,
+        limits: Default::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What requests carry: bodies, pages, names in paths. Bounded and checked, with
 //! problems that say what is wrong.
 
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::str::FromStr;
 
@@ -48,9 +48,13 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
 }
 
 /// Which part of a list: `?after=…&limit=…`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// What an earlier page gave as `next`.
     after: Option<String>,
+    /// Entries at most: 100 when absent, 1,000 at most.
+    #[param(minimum = 1, maximum = 1_000)]
     limit: Option<usize>,
 }
 
@@ -59,15 +63,24 @@ const PAGE_DEFAULT: usize = 100;
 /// Entries of a page at most.
 const PAGE_MAX: usize = 1_000;
 
-impl Page {
-    /// The page a request asks for.
-    pub(super) fn of(request: &HttpRequest) -> Result<Self, Problem> {
-        let query = actix_web::web::Query::<Self>::from_query(request.query_string());
-        query
-            .map(actix_web::web::Query::into_inner)
-            .map_err(|error| Problem::bad_request("bad_query", error.to_string()))
-    }
+impl FromRequest for Page {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
 
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(query(request))
+    }
+}
+
+/// What a query says, or what is wrong with it.
+pub(super) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
+    let query = actix_web::web::Query::<T>::from_query(request.query_string());
+    query
+        .map(actix_web::web::Query::into_inner)
+        .map_err(|error| Problem::bad_request("bad_query", error.to_string()))
+}
+
+impl Page {
     pub(super) fn limit(&self) -> usize {
         self.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX)
     }

@@ -1,29 +1,65 @@
 //! The admin API: users, tokens, dead letters, the node, health and metrics,
 //! on a listener of its own.
 //!
-//! Plain HTTP, meant for the loopback interface. Everything under `/admin/v1`
-//! asks for the secret in `<data-dir>/admin.secret`; health and metrics do not.
-//! It decides nothing about delivery and keeps no state of its own.
+//! Meant for the loopback interface. Everything under `/admin/v1` asks for the
+//! secret in `<data-dir>/admin.secret` or an admin token; health and metrics do
+//! not. Each handler is behind the guard, which knows who may call it
+//! (`operation`, `guard`). It decides nothing about delivery.
 
+mod access;
+mod actor_tree;
+mod actor_view;
+mod actors;
+mod assets;
+mod audit;
+mod backups;
 mod body;
+mod caller;
+mod control;
+mod crashes;
 mod dead_letters;
+#[allow(
+    unused_qualifications,
+    reason = "written by the macro that describes paths"
+)]
+mod directory;
+mod docs_page;
+mod events;
+mod exposition;
 mod guard;
+mod history;
+mod ledger;
+#[allow(
+    unused_qualifications,
+    reason = "written by the macro that describes paths"
+)]
+mod mailboxes;
 mod metrics;
 mod node;
+mod openapi;
+mod operation;
+mod portable;
 mod problem;
 mod process;
+mod rates;
 mod secret;
+mod service_messages;
+mod session;
+mod sources;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod users;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE};
-use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers, from_fn};
+use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
 use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use stonechat_actors::Tree;
@@ -31,9 +67,16 @@ use stonechat_broker::Broker;
 use stonechat_protocol::UserId;
 
 use crate::auth::Authenticator;
+use crate::events::Events;
+use audit::Audit;
+use caller::{Caller, Via};
+pub use control::{Build, ConfigValue, NodeControl};
 use guard::Failures;
 use problem::Problem;
+use rates::Rates;
 pub use secret::{SECRET_FILE, Secret, SecretError};
+use sources::Crashes;
+pub use tokens::{AdminTokenError, AdminTokens};
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -44,6 +87,14 @@ const CONNECTIONS_MAX: usize = 64;
 pub trait EdgeView: Send + Sync + 'static {
     /// Connections at the moment.
     fn connections(&self) -> u64;
+    /// Connections there may be.
+    fn connections_max(&self) -> u64 {
+        0
+    }
+    /// The node is being stopped: no new connections, for good.
+    fn is_stopping(&self) -> bool {
+        false
+    }
     /// Makes connections of a user (or any one) panic; returns how many. For tests of supervision.
     fn inject_connection_panic(&self, user: Option<UserId>) -> usize;
 }
@@ -58,6 +109,9 @@ pub struct AdminConfig {
     pub insecure_listen: bool,
     /// Opens the endpoint that makes parts of the node panic.
     pub fault_injection: bool,
+    /// Requests a second of one admin token for long; four times as many at once. The secret
+    /// is not limited.
+    pub requests_per_s: u32,
 }
 
 /// What the admin API serves.
@@ -70,8 +124,16 @@ pub struct AdminParts {
     pub edge: Arc<dyn EdgeView>,
     /// Where counters are collected.
     pub metrics: PrometheusHandle,
-    /// What requests must bring.
+    /// What requests must bring, unless they bring an admin token.
     pub secret: Secret,
+    /// The admin tokens.
+    pub tokens: AdminTokens,
+    /// Where the audit log and the crashes are kept.
+    pub data_dir: PathBuf,
+    /// What happens on the node, told by the edge as well.
+    pub events: Events,
+    /// The program around it: configuration, log, build.
+    pub control: Arc<dyn NodeControl>,
     /// Version of the program.
     pub version: &'static str,
 }
@@ -123,6 +185,34 @@ struct State {
     /// The same by the wall clock, for people.
     started_at: SystemTime,
     failures: Failures,
+    rates: Rates,
+    audit: Audit,
+    backups: backups::Jobs,
+    history: history::History,
+    sessions: session::Sessions,
+    crashes: Crashes,
+    actor_rates: actor_view::Rates,
+    drain: control::Drain,
+    /// Streams of events that are open.
+    streams: Arc<AtomicUsize>,
+}
+
+impl State {
+    fn started_ms(&self) -> u64 {
+        let since = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// Whether whoever was let in before would be let in still.
+    fn stands(&self, caller: &Caller) -> bool {
+        match caller.via {
+            Via::Secret => true,
+            Via::Token => self.parts.tokens.is_good(&caller.id, now_ms()),
+            Via::Cookie => session::stands(self, caller),
+        }
+    }
 }
 
 type Shared = web::Data<State>;
@@ -145,7 +235,9 @@ pub fn start(
     };
     let listener = TcpListener::bind(config.listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let state = state(parts, config.fault_injection);
+    let state = state(parts, config);
+    tree.spawn_task("admin-history", history::keep(state.clone()));
+    sources::start(&state, tree);
     let server = HttpServer::new(move || {
         App::new()
             .wrap(ErrorHandlers::new().default_handler(as_problem))
@@ -168,13 +260,30 @@ pub fn start(
     Ok(RunningAdmin { address, handle })
 }
 
-fn state(parts: AdminParts, fault_injection: bool) -> Shared {
+fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
     web::Data::new(State {
-        parts,
-        fault_injection,
+        fault_injection: config.fault_injection,
         started: Instant::now(),
         started_at: SystemTime::now(),
         failures: Failures::default(),
+        rates: Rates::new(config.requests_per_s),
+        audit: Audit::open(&parts.data_dir),
+        history: history::History::default(),
+        sessions: session::Sessions::default(),
+        crashes: Crashes::open(&parts.data_dir),
+        actor_rates: actor_view::Rates::default(),
+        drain: control::Drain::default(),
+        streams: Arc::default(),
+        backups: backups::Jobs::default(),
+        parts,
+    })
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     })
 }
 
@@ -183,38 +292,11 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/healthz", web::get().to(node::healthz))
         .route("/readyz", web::get().to(node::readyz))
         .route("/metrics", web::get().to(metrics::metrics))
-        .service(
-            web::scope("/admin/v1")
-                .wrap(from_fn(guard::guard))
-                .service(web::resource("/users").get(users::list).post(users::create))
-                .service(
-                    web::resource("/users/{user}")
-                        .get(users::show)
-                        .patch(users::change)
-                        .delete(users::remove),
-                )
-                .service(
-                    web::resource("/users/{user}/tokens")
-                        .post(users::issue_token)
-                        .delete(users::revoke_tokens),
-                )
-                .service(
-                    web::resource("/users/{user}/devices/{device}").delete(users::remove_device),
-                )
-                .service(web::resource("/users/{user}/disconnect").post(users::disconnect))
-                .service(web::resource("/tokens/{id}").delete(users::revoke_token))
-                .service(web::resource("/keys/rotate").post(users::rotate_keys))
-                .service(web::resource("/dead-letters").get(dead_letters::list))
-                .service(
-                    web::resource("/dead-letters/{number}")
-                        .get(dead_letters::show)
-                        .delete(dead_letters::remove),
-                )
-                .service(web::resource("/dead-letters/{number}/replay").post(dead_letters::replay))
-                .service(web::resource("/node").get(node::node))
-                .service(web::resource("/actors").get(node::actors))
-                .service(web::resource("/faults/panic").post(node::inject_panic)),
-        );
+        .configure(assets::routes)
+        .service(operation::mount(
+            web::scope("/admin/v1"),
+            openapi::operations(),
+        ));
 }
 
 /// Whatever refused a request, the answer is problem details.

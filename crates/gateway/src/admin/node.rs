@@ -1,20 +1,21 @@
 //! The node itself: health, figures, actors, and (when allowed) injected panics.
 
+use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stonechat_broker::Fault;
 use stonechat_protocol::{MessageId, UserId};
+use utoipa::{OpenApi, ToSchema};
 
 use super::Shared;
-use super::body::{Json, Page};
+use super::body::Json;
+use super::caller::{Caller, Role};
+use super::control::{Build, Limit, limits_of};
+use super::operation::{Operation, get, post};
 use super::problem::Problem;
 
 type Answer = Result<HttpResponse, Problem>;
-
-/// Crashes shown with the actors, newest last.
-const CRASHES_SHOWN_MAX: usize = 32;
 
 /// The process lives and answers.
 pub(super) async fn healthz() -> HttpResponse {
@@ -39,63 +40,61 @@ pub(super) async fn readyz(state: Shared) -> HttpResponse {
     }
 }
 
+/// The node.
+#[derive(Debug, Serialize, ToSchema)]
+struct Node {
+    version: &'static str,
+    build: Build,
+    /// When it started, milliseconds since the Unix epoch.
+    started_ms: u64,
+    uptime_s: u64,
+    /// Takes no new sessions.
+    draining: bool,
+    /// Why the store accepts nothing; `null` when it does.
+    unavailable: Option<String>,
+    connections: u64,
+    /// Users connected, or gone only a moment ago.
+    sessions: u64,
+    /// Devices connected.
+    devices: u64,
+    /// Panics caught since the start.
+    panics: u64,
+    /// Running totals of the supervision tree.
+    #[schema(value_type = Object)]
+    actors: stonechat_actors::Totals,
+    /// Figures of the store.
+    #[schema(value_type = Object)]
+    store: stonechat_mailbox::StoreStats,
+    /// The limits, the nearest first.
+    limits: Vec<Limit>,
+}
+
+/// The node in figures
+#[utoipa::path(get, path = "/node", tag = "node", responses((status = 200, body = Node)))]
 pub(super) async fn node(state: Shared) -> HttpResponse {
     let parts = &state.parts;
     let broker = parts.broker.stats();
     let totals = parts.broker.tree().totals();
     let store = parts.broker.store();
-    HttpResponse::Ok().json(json!({
-        "version": parts.version,
-        "uptime_s": state.started.elapsed().as_secs(),
-        "draining": parts.broker.is_draining(),
-        "unavailable": store.unavailable().map(|why| why.to_string()),
-        "connections": parts.edge.connections(),
-        "sessions": broker.sessions,
-        "devices": broker.devices,
-        "panics": totals.panics,
-        "actors": totals,
-        "store": store.stats(),
-    }))
+    HttpResponse::Ok().json(Node {
+        version: parts.version,
+        build: parts.control.build(),
+        started_ms: state.started_ms(),
+        uptime_s: state.started.elapsed().as_secs(),
+        draining: parts.broker.is_draining(),
+        unavailable: store.unavailable().map(|why| why.to_string()),
+        connections: parts.edge.connections(),
+        sessions: broker.sessions,
+        devices: broker.devices,
+        panics: totals.panics,
+        actors: totals,
+        store: store.stats(),
+        limits: limits_of(&state),
+    })
 }
 
-/// The supervision tree, a page at a time: there may be an actor for every connected user.
-pub(super) async fn actors(state: Shared, request: HttpRequest) -> Answer {
-    let page = Page::of(&request)?;
-    let after: u64 = page.after()?.unwrap_or(0);
-    let tree = state.parts.broker.tree();
-    let mut nodes = tree.snapshot();
-    nodes.retain(|node| node.id.0 > after);
-    nodes.sort_by_key(|node| node.id);
-    let more = nodes.len() > page.limit();
-    nodes.truncate(page.limit());
-    let next = nodes
-        .last()
-        .filter(|_| more)
-        .map(|node| node.id.to_string());
-    let crashes = tree.recent_crashes();
-    let first = crashes.len().saturating_sub(CRASHES_SHOWN_MAX);
-    let crashes: Vec<_> = crashes[first..]
-        .iter()
-        .map(|crash| {
-            json!({
-                "id": crash.id,
-                "name": &*crash.name,
-                "kind": crash.kind,
-                "generation": crash.generation,
-                "at_ms": crash.at_ms,
-                "reason": crash.reason.to_string(),
-            })
-        })
-        .collect();
-    Ok(HttpResponse::Ok().json(json!({
-        "actors": nodes,
-        "next": next,
-        "totals": tree.totals(),
-        "crashes": crashes,
-    })))
-}
-
-#[derive(Deserialize)]
+/// What is to panic.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Target {
     Session,
@@ -106,18 +105,36 @@ enum Target {
     Messages,
 }
 
-#[derive(Deserialize)]
+/// A panic to be injected.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Injection {
     target: Target,
+    /// Whose session or connection.
     user: Option<String>,
+    /// Which offline queue or dispatcher; the first when absent.
     shard: Option<usize>,
+    /// Each time the session handles the message with this id.
     on_id: Option<String>,
+    /// One in so many messages; 0 ends it.
     every: Option<u32>,
 }
 
+/// What was injected.
+#[derive(Debug, Serialize, ToSchema)]
+struct Injected {
+    injected: u64,
+}
+
+/// Make a part of the node panic
+///
+/// For tests of supervision. There only when the node allows it (`admin.fault_injection`).
+#[utoipa::path(post, path = "/faults/panic", tag = "node", request_body = Injection,
+    responses((status = 200, body = Injected),
+        (status = 404, description = "Not allowed on this node, or nothing alive to panic")))]
 pub(super) async fn inject_panic(
     state: Shared,
+    caller: Caller,
     injection: Result<Json<Injection>, Problem>,
 ) -> Answer {
     // Before the body is looked at: the endpoint is as if it were not there.
@@ -125,6 +142,7 @@ pub(super) async fn inject_panic(
         return Err(Problem::of_status(StatusCode::NOT_FOUND));
     }
     let Json(injection) = injection?;
+    caller.target(format!("{:?}", injection.target).to_lowercase());
     let user = injection.user.map(UserId::new).transpose()?;
     let on_id = injection
         .on_id
@@ -152,7 +170,7 @@ pub(super) async fn inject_panic(
             let every = injection.every.unwrap_or(0);
             let injected = broker.tree().inject_panics("session", every);
             tracing::warn!(every, injected, "panics of messages to sessions changed");
-            return Ok(HttpResponse::Ok().json(json!({"injected": injected})));
+            return Ok(HttpResponse::Ok().json(Injected { injected }));
         }
     };
     if injected == 0 {
@@ -162,5 +180,17 @@ pub(super) async fn inject_panic(
         ));
     }
     tracing::warn!(injected, "panic injected");
-    Ok(HttpResponse::Ok().json(json!({"injected": injected})))
+    let injected = injected as u64;
+    Ok(HttpResponse::Ok().json(Injected { injected }))
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(node, inject_panic))]
+pub(super) struct Api;
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get("/node", Role::Viewer, "node.show", node),
+        post("/faults/panic", Role::Admin, "faults.inject", inject_panic),
+    ]
 }

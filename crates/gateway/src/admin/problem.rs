@@ -2,16 +2,37 @@
 //! `code` that programs can rely on and a `detail` that says what to do.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::RETRY_AFTER;
+use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
-use serde_json::json;
-use stonechat_mailbox::StoreError;
+use serde::Serialize;
+use stonechat_mailbox::{BackupError, StoreError};
 use stonechat_protocol::IdError;
+use utoipa::ToSchema;
 
 use crate::auth::AccountError;
 
 /// Media type of problem details.
 pub(super) const CONTENT_TYPE_PROBLEM: &str = "application/problem+json";
+
+/// The code of the problem that a response is, kept with the response.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code(pub(super) &'static str);
+
+/// A refusal, as RFC 9457 has it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ProblemDetails {
+    /// `urn:stonechat:problem:` and the code.
+    r#type: String,
+    /// The status in words.
+    title: String,
+    /// The status.
+    status: u16,
+    /// What programs can rely on.
+    #[schema(example = "unknown_user")]
+    code: String,
+    /// What is wrong and what to do, for people.
+    detail: String,
+}
 
 /// A refused request.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +67,19 @@ impl Problem {
         self
     }
 
+    /// For whoever brings no right credential.
+    pub(super) fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "send an admin token, or the secret in <data-dir>/admin.secret, as Authorization: Bearer",
+        )
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// For refusals that come from the HTTP layer itself.
     pub(super) fn of_status(status: StatusCode) -> Self {
         let (code, detail) = match status {
@@ -71,14 +105,20 @@ impl Problem {
         if let Some(seconds) = self.retry_after_s {
             answer.insert_header((RETRY_AFTER, seconds.to_string()));
         }
-        let body = json!({
-            "type": format!("urn:stonechat:problem:{}", self.code),
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "code": self.code,
-            "detail": self.detail,
-        });
-        answer.body(body.to_string())
+        if self.status == StatusCode::UNAUTHORIZED {
+            answer.insert_header((WWW_AUTHENTICATE, "Bearer"));
+        }
+        let details = ProblemDetails {
+            r#type: format!("urn:stonechat:problem:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            code: self.code.to_owned(),
+            detail: self.detail.clone(),
+        };
+        let body = serde_json::to_string(&details).expect("text and a number");
+        let mut answer = answer.body(body);
+        answer.extensions_mut().insert(Code(self.code));
+        answer
     }
 }
 
@@ -111,6 +151,12 @@ impl From<StoreError> for Problem {
             .retry_after(1),
             StoreError::TooManyDevices { .. } | StoreError::TooLarge(_) => {
                 Self::new(StatusCode::CONFLICT, "limit_reached", error.to_string())
+            }
+            StoreError::Backup(BackupError::Busy) => {
+                Self::new(StatusCode::CONFLICT, "backup_running", error.to_string())
+            }
+            StoreError::Backup(BackupError::Exists(_)) => {
+                Self::new(StatusCode::CONFLICT, "backup_exists", error.to_string())
             }
             error => {
                 tracing::error!(%error, "the store failed to serve the admin API; look at the disk");

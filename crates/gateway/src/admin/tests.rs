@@ -1,8 +1,16 @@
 //! The admin API's handlers, over a real broker and store.
 
+mod access;
+mod actors;
+mod data;
 mod mailboxes;
 mod node;
+mod session;
+mod steering;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix_web::http::header::RETRY_AFTER;
 use actix_web::http::{Method, StatusCode};
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use actix_web::web::Bytes;
@@ -17,11 +25,21 @@ use super::*;
 use crate::auth::AuthConfig;
 
 #[derive(Default)]
-struct FakeEdge(Mutex<Vec<Option<UserId>>>);
+struct FakeEdge(Mutex<Vec<Option<UserId>>>, AtomicBool);
+
+impl FakeEdge {
+    fn stop(&self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+}
 
 impl EdgeView for FakeEdge {
     fn connections(&self) -> u64 {
         42
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.1.load(Ordering::SeqCst)
     }
 
     fn inject_connection_panic(&self, user: Option<UserId>) -> usize {
@@ -40,6 +58,7 @@ struct World {
 struct Answer {
     status: StatusCode,
     kind: String,
+    retry_after: String,
     text: String,
 }
 
@@ -79,18 +98,29 @@ impl World {
             .unwrap();
         let edge = Arc::new(FakeEdge::default());
         let view: Arc<dyn EdgeView> = Arc::<FakeEdge>::clone(&edge);
+        let tokens = AdminTokens::open(Arc::clone(&store)).await.unwrap();
         let parts = AdminParts {
             broker,
             auth,
             edge: view,
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             secret: Secret::load_or_create(dir.path()).unwrap(),
+            tokens,
+            data_dir: dir.path().to_owned(),
+            events: Events::new(),
+            control: control::fake(),
             version: "1.2.3",
+        };
+        let config = AdminConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            insecure_listen: false,
+            fault_injection,
+            requests_per_s: 100,
         };
         Self {
             _dir: dir,
             store,
-            state: state(parts, fault_injection),
+            state: state(parts, &config),
             edge,
         }
     }
@@ -102,13 +132,17 @@ impl World {
             .configure(routes);
         let service = init_service(app).await;
         let response = call_service(&service, request.to_request()).await;
-        let header = response.headers().get(CONTENT_TYPE);
-        let kind = header.map_or("", |kind| kind.to_str().unwrap()).to_owned();
+        let header = |name| {
+            let value = response.headers().get(name);
+            value.map_or("", |value| value.to_str().unwrap()).to_owned()
+        };
+        let (kind, retry_after) = (header(CONTENT_TYPE), header(RETRY_AFTER));
         let status = response.status();
         let body: Bytes = read_body(response).await;
         Answer {
             status,
             kind,
+            retry_after,
             text: String::from_utf8(body.to_vec()).unwrap(),
         }
     }

@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use stonechat_broker::Disconnect;
-use stonechat_mailbox::Account;
+use stonechat_mailbox::MailboxStats;
 use stonechat_protocol::{CloseReason, DeviceId, UserId};
+use utoipa::{OpenApi, ToSchema};
 
-use super::body::{self, Json, Page};
+use super::body::{self, Json};
+use super::caller::{Caller, Role};
+use super::directory::{self, Connection, User};
+use super::operation::{Operation, delete, get, post};
 use super::problem::Problem;
-use super::{Shared, State};
+use super::{Shared, State, service_messages};
 
 type Answer = Result<HttpResponse, Problem>;
 
@@ -48,7 +51,7 @@ impl State {
     }
 
     /// Closes a user's connections (one device's, or all) as revoked.
-    fn close_revoked(&self, user: &UserId, device: Option<DeviceId>) -> usize {
+    pub(super) fn close_revoked(&self, user: &UserId, device: Option<DeviceId>) -> usize {
         let what = Disconnect {
             user: user.clone(),
             device,
@@ -60,7 +63,7 @@ impl State {
 
 /// Closes, a little later and once more, what slipped in while `user` lost an account, tokens
 /// or the token named `token`.
-fn sweep_later(state: &Shared, user: &UserId, token: Option<&str>) {
+pub(super) fn sweep_later(state: &Shared, user: &UserId, token: Option<&str>) {
     let (shared, user, token) = (state.clone(), user.clone(), token.map(str::to_owned));
     let tree = state.parts.broker.tree();
     tree.spawn_task("revocation-sweep", async move {
@@ -77,26 +80,81 @@ fn sweep_later(state: &Shared, user: &UserId, token: Option<&str>) {
     });
 }
 
-fn account_json(account: &Account) -> serde_json::Value {
-    json!({
-        "user": account.user,
-        "created_ms": account.created_ms,
-        "disabled": account.disabled,
-    })
+/// A user that is there now.
+#[derive(Debug, Serialize, ToSchema)]
+struct Created {
+    user: String,
+    created_ms: u64,
+}
+
+/// One device of a user.
+#[derive(Debug, Serialize, ToSchema)]
+struct Device {
+    device: String,
+    /// The place in the mailbox up to which it has acknowledged.
+    cursor: u64,
+    /// Messages it has not acknowledged.
+    pending: u64,
+    connected: bool,
+    last_seen_ms: u64,
+}
+
+/// What a mailbox holds.
+#[derive(Debug, Serialize, ToSchema)]
+struct Mailbox {
+    messages: u64,
+    /// Bytes of their bodies.
+    bytes: u64,
+    /// Greatest place given out.
+    last_seq: u64,
+    /// Messages that left by their time to live, ever.
+    expired_total: u64,
+}
+
+impl Mailbox {
+    fn of(stats: &MailboxStats) -> Self {
+        Self {
+            messages: stats.messages,
+            bytes: stats.bytes,
+            last_seq: stats.last_seq,
+            expired_total: stats.expired_total,
+        }
+    }
+}
+
+/// A user with devices and mailbox.
+#[derive(Debug, Serialize, ToSchema)]
+struct UserInFull {
+    #[serde(flatten)]
+    user: User,
+    connected: bool,
+    connections: Vec<Connection>,
+    devices: Vec<Device>,
+    mailbox: Mailbox,
 }
 
 fn no_content() -> Answer {
     Ok(HttpResponse::NoContent().finish())
 }
 
-#[derive(Deserialize)]
+/// A user to be created.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewUser {
+    #[schema(example = "alice")]
     user: String,
 }
 
-pub(super) async fn create(state: Shared, Json(new): Json<NewUser>) -> Answer {
+/// Create a user
+///
+/// One that exists is left as it is.
+#[utoipa::path(post, path = "/users", tag = "users", request_body = NewUser,
+    responses((status = 201, body = Created, description = "Created"),
+        (status = 200, body = Created, description = "It was there already")))]
+pub(super) async fn create(state: Shared, caller: Caller, Json(new): Json<NewUser>) -> Answer {
+    caller.target(new.user.as_str());
     let user = UserId::new(&new.user)?;
+    service_messages::refuse_reserved(&user)?;
     let (account, created) = state.parts.auth.create_user(&user).await?;
     let status = if created {
         tracing::info!(%user, "user created");
@@ -104,23 +162,16 @@ pub(super) async fn create(state: Shared, Json(new): Json<NewUser>) -> Answer {
     } else {
         StatusCode::OK
     };
-    let body = json!({"user": account.user, "created_ms": account.created_ms});
-    Ok(HttpResponse::build(status).json(body))
+    Ok(HttpResponse::build(status).json(Created {
+        user: account.user.to_string(),
+        created_ms: account.created_ms,
+    }))
 }
 
-pub(super) async fn list(state: Shared, request: HttpRequest) -> Answer {
-    let page = Page::of(&request)?;
-    let after: Option<UserId> = page.after()?;
-    let store = state.parts.broker.store();
-    let accounts = store.accounts(after.as_ref(), page.limit()).await?;
-    let next = accounts
-        .last()
-        .filter(|_| accounts.len() == page.limit())
-        .map(|account| account.user.clone());
-    let users: Vec<_> = accounts.iter().map(account_json).collect();
-    Ok(HttpResponse::Ok().json(json!({"users": users, "next": next})))
-}
-
+/// One user with devices and mailbox
+#[utoipa::path(get, path = "/users/{user}", tag = "users",
+    params(("user" = String, Path, description = "The user's name")),
+    responses((status = 200, body = UserInFull)))]
 pub(super) async fn show(state: Shared, request: HttpRequest) -> Answer {
     let user = body::user(&request)?;
     let store = state.parts.broker.store();
@@ -128,56 +179,30 @@ pub(super) async fn show(state: Shared, request: HttpRequest) -> Answer {
     let account = store.account(&user).await?.ok_or_else(unknown)?;
     let mailbox = store.open(&user).await?.ok_or_else(unknown)?;
     let connected = state.parts.broker.connected_devices(&user);
-    let devices: Vec<_> = mailbox
+    let devices = mailbox
         .device_states()
         .into_iter()
-        .map(|(device, known)| {
-            json!({
-                "device": device,
-                "cursor": known.cursor,
-                "pending": mailbox.pending(&device),
-                "connected": connected.contains(&device),
-                "last_seen_ms": known.last_seen_ms,
-            })
+        .map(|(device, known)| Device {
+            cursor: known.cursor,
+            pending: mailbox.pending(&device),
+            connected: connected.contains(&device),
+            last_seen_ms: known.last_seen_ms,
+            device: device.to_string(),
         })
         .collect();
-    Ok(HttpResponse::Ok().json(json!({
-        "user": account.user,
-        "created_ms": account.created_ms,
-        "disabled": account.disabled,
-        "connected": !connected.is_empty(),
-        "devices": devices,
-        "mailbox": mailbox.stats(),
-    })))
+    Ok(HttpResponse::Ok().json(UserInFull {
+        user: User::of(&account),
+        connected: !connected.is_empty(),
+        connections: directory::connections(&state, &user),
+        devices,
+        mailbox: Mailbox::of(&mailbox.stats()),
+    }))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Change {
-    disabled: bool,
-}
-
-pub(super) async fn change(
-    state: Shared,
-    request: HttpRequest,
-    Json(change): Json<Change>,
-) -> Answer {
-    let user = body::user(&request)?;
-    let account = state
-        .parts
-        .auth
-        .set_disabled(&user, change.disabled)
-        .await?;
-    if change.disabled {
-        let disconnected = state.close_revoked(&user, None);
-        sweep_later(&state, &user, None);
-        tracing::info!(%user, disconnected, "user disabled");
-    } else {
-        tracing::info!(%user, "user enabled");
-    }
-    Ok(HttpResponse::Ok().json(account_json(&account)))
-}
-
+/// Remove a user and the mailbox
+#[utoipa::path(delete, path = "/users/{user}", tag = "users",
+    params(("user" = String, Path, description = "The user's name")),
+    responses((status = 204, description = "Removed")))]
 pub(super) async fn remove(state: Shared, request: HttpRequest) -> Answer {
     let user = body::user(&request)?;
     // First nobody can sign in, then nobody is connected, then the mailbox goes.
@@ -190,13 +215,34 @@ pub(super) async fn remove(state: Shared, request: HttpRequest) -> Answer {
     no_content()
 }
 
-#[derive(Deserialize)]
+/// A token that was just issued.
+#[derive(Debug, Serialize, ToSchema)]
+struct IssuedToken {
+    /// The token. It is shown here and never again.
+    token: String,
+    /// Names it when it is to be revoked; no secret.
+    id: String,
+    /// When it expires, milliseconds since the Unix epoch.
+    expires_ms: u64,
+}
+
+/// A token to be issued.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewToken {
+    /// The only device it is good for; any when absent.
     device: Option<String>,
+    /// How long it is good for, seconds.
+    #[schema(minimum = 1)]
     ttl_s: Option<u64>,
 }
 
+/// Issue a token to a user
+///
+/// Not kept: each call makes another one.
+#[utoipa::path(post, path = "/users/{user}/tokens", tag = "users", request_body = NewToken,
+    params(("user" = String, Path, description = "The user's name")),
+    responses((status = 201, body = IssuedToken)))]
 pub(super) async fn issue_token(
     state: Shared,
     request: HttpRequest,
@@ -207,9 +253,19 @@ pub(super) async fn issue_token(
     let auth = &state.parts.auth;
     let issued = auth.issue(&user, device.as_ref(), new.ttl_s).await?;
     tracing::info!(%user, id = issued.id, expires_ms = issued.expires_ms, "token issued");
-    Ok(HttpResponse::Created().json(issued))
+    Ok(HttpResponse::Created().json(IssuedToken {
+        token: issued.token,
+        id: issued.id,
+        expires_ms: issued.expires_ms,
+    }))
 }
 
+/// Void all tokens of a user
+///
+/// And close the connections made with them.
+#[utoipa::path(delete, path = "/users/{user}/tokens", tag = "users",
+    params(("user" = String, Path, description = "The user's name")),
+    responses((status = 204, description = "All tokens issued so far are void")))]
 pub(super) async fn revoke_tokens(state: Shared, request: HttpRequest) -> Answer {
     let user = body::user(&request)?;
     state.parts.auth.revoke_all(&user).await?;
@@ -219,6 +275,10 @@ pub(super) async fn revoke_tokens(state: Shared, request: HttpRequest) -> Answer
     no_content()
 }
 
+/// Void one token of a user
+#[utoipa::path(delete, path = "/tokens/{id}", tag = "users",
+    params(("id" = String, Path, description = "The token's id")),
+    responses((status = 204, description = "The token is void")))]
 pub(super) async fn revoke_token(state: Shared, request: HttpRequest) -> Answer {
     let id = body::segment(&request, "id");
     let auth = &state.parts.auth;
@@ -234,6 +294,12 @@ pub(super) async fn revoke_token(state: Shared, request: HttpRequest) -> Answer 
     no_content()
 }
 
+/// Remove a device
+///
+/// It holds nothing back in the mailbox any more.
+#[utoipa::path(delete, path = "/users/{user}/devices/{device}", tag = "users",
+    params(("user" = String, Path, description = "The user's name"), ("device" = String, Path, description = "The device's name")),
+    responses((status = 204, description = "Removed")))]
 pub(super) async fn remove_device(state: Shared, request: HttpRequest) -> Answer {
     let (user, device) = (body::user(&request)?, body::device(&request)?);
     let store = state.parts.broker.store();
@@ -252,12 +318,26 @@ pub(super) async fn remove_device(state: Shared, request: HttpRequest) -> Answer
     no_content()
 }
 
-#[derive(Deserialize)]
+/// How many connections were closed.
+#[derive(Debug, Serialize, ToSchema)]
+struct Disconnected {
+    disconnected: usize,
+}
+
+/// Whose connections to close.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Whom {
+    /// Only this device's; all when absent.
     device: Option<String>,
 }
 
+/// Close connections of a user
+///
+/// Nothing is taken away: clients may come back.
+#[utoipa::path(post, path = "/users/{user}/disconnect", tag = "users", request_body = Whom,
+    params(("user" = String, Path, description = "The user's name")),
+    responses((status = 200, body = Disconnected)))]
 pub(super) async fn disconnect(
     state: Shared,
     request: HttpRequest,
@@ -277,17 +357,76 @@ pub(super) async fn disconnect(
     };
     let disconnected = state.parts.broker.disconnect(&what);
     tracing::info!(%user, disconnected, "connections of a user closed");
-    Ok(HttpResponse::Ok().json(json!({"disconnected": disconnected})))
+    Ok(HttpResponse::Ok().json(Disconnected { disconnected }))
 }
 
-#[derive(Deserialize)]
+/// The keys after a rotation.
+#[derive(Debug, Serialize, ToSchema)]
+struct RotatedKeys {
+    /// The key that signs from now on.
+    kid: String,
+    /// Keys whose tokens are good, this one included.
+    keys: usize,
+}
+
+/// How to rotate.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rotation {
+    /// Void every token issued so far.
     #[serde(default)]
     void_older: bool,
 }
 
+/// Make a new signing key
+///
+/// Tokens signed with older ones stay good, unless `void_older`.
+#[utoipa::path(post, path = "/keys/rotate", tag = "users", request_body = Rotation,
+    responses((status = 200, body = RotatedKeys)))]
 pub(super) async fn rotate_keys(state: Shared, Json(rotation): Json<Rotation>) -> Answer {
     let rotated = state.parts.auth.rotate(rotation.void_older).await?;
-    Ok(HttpResponse::Ok().json(rotated))
+    Ok(HttpResponse::Ok().json(RotatedKeys {
+        kid: rotated.kid,
+        keys: rotated.keys,
+    }))
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(
+    create,
+    show,
+    remove,
+    issue_token,
+    revoke_tokens,
+    revoke_token,
+    remove_device,
+    disconnect,
+    rotate_keys
+))]
+pub(super) struct Api;
+
+pub(super) fn operations() -> Vec<Operation> {
+    use Role::{Admin, Operator, Viewer};
+    let one_device = "/users/{user}/devices/{device}";
+    vec![
+        post("/users", Admin, "users.create", create),
+        get("/users/{user}", Viewer, "users.show", show),
+        delete("/users/{user}", Admin, "users.remove", remove),
+        post("/users/{user}/tokens", Admin, "tokens.issue", issue_token),
+        delete(
+            "/users/{user}/tokens",
+            Operator,
+            "tokens.revoke_all",
+            revoke_tokens,
+        ),
+        delete("/tokens/{id}", Operator, "tokens.revoke", revoke_token),
+        delete(one_device, Operator, "devices.remove", remove_device),
+        post(
+            "/users/{user}/disconnect",
+            Operator,
+            "users.disconnect",
+            disconnect,
+        ),
+        post("/keys/rotate", Admin, "keys.rotate", rotate_keys),
+    ]
 }

@@ -51,6 +51,7 @@ use self::service::Parts;
 use self::shared::Shared;
 use self::tls::{Acceptor, Certificate};
 use crate::auth::Authenticator;
+use crate::events::Events;
 
 /// Connections the kernel may complete before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -224,7 +225,10 @@ fn descriptors_max() -> usize {
 /// What a running edge lets be done with its connections, whatever their backend.
 trait Control: Send + Sync {
     fn connections(&self) -> usize;
+    fn connections_max(&self) -> usize;
+    fn is_stopping(&self) -> bool;
     fn start_draining(&self);
+    fn report_to(&self, events: Events);
     fn inject_panic(&self, user: Option<UserId>) -> usize;
 }
 
@@ -233,8 +237,20 @@ impl<B: Backend> Control for Shared<B> {
         self.connections()
     }
 
+    fn connections_max(&self) -> usize {
+        self.connections_max()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.is_stopping()
+    }
+
     fn start_draining(&self) {
         self.start_draining();
+    }
+
+    fn report_to(&self, events: Events) {
+        self.report_to(events);
     }
 
     fn inject_panic(&self, user: Option<UserId>) -> usize {
@@ -270,6 +286,21 @@ impl RunningEdge {
     /// Connections at the moment.
     pub fn connections(&self) -> usize {
         self.control.connections()
+    }
+
+    /// Connections there may be.
+    pub fn connections_max(&self) -> usize {
+        self.control.connections_max()
+    }
+
+    /// It is being stopped and takes no more connections, for good.
+    pub fn is_stopping(&self) -> bool {
+        self.control.is_stopping()
+    }
+
+    /// Tells `events` of connections, limits and refused sign-ins from now on.
+    pub fn report_to(&self, events: Events) {
+        self.control.report_to(events);
     }
 
     /// Reads the certificate again, for new connections, and logs what came of it; false when

@@ -32,6 +32,7 @@ use super::handshake::{PATH, Refusal, Upgrade, negotiate};
 use super::peers::Crowded;
 use super::shared::Shared;
 use super::tls::{Acceptor, TlsStream};
+use crate::events::What;
 
 /// Longest time for getting a refusal across, in milliseconds.
 const REFUSAL_MS_MAX: u64 = 5_000;
@@ -79,7 +80,7 @@ pub(crate) fn plain<B: Backend>(
                 })
             }
             Err(Crowded) => {
-                Figures::turned_away(StatusCode::TOO_MANY_REQUESTS.as_u16());
+                crowded(&parts, peer);
                 turn_away(&parts, io);
                 Either::Right(ready(Ok(())))
             }
@@ -90,6 +91,16 @@ pub(crate) fn plain<B: Backend>(
 /// Refusals that are being told at a time. What comes on top is merely closed: whoever floods
 /// the node is not to hold its descriptors with that.
 const COURTESIES_MAX: usize = 64;
+
+/// Counts and tells that a peer has too many connections.
+fn crowded<B: Backend>(parts: &Parts<B>, peer: Option<SocketAddr>) {
+    Figures::turned_away(StatusCode::TOO_MANY_REQUESTS.as_u16());
+    parts.shared.tell(|| What::Limit {
+        limit: "unauthenticated_per_peer",
+        detail: "one address has too many connections that have not signed in".to_owned(),
+        peer,
+    });
+}
 
 /// Tells a peer that it has too many connections, without holding up the listener.
 fn turn_away<B: Backend>(parts: &Parts<B>, mut io: TcpStream) {
@@ -159,7 +170,7 @@ pub(crate) fn encrypted<B: Backend>(
             Err(Crowded) => {
                 // There is no word for it before the handshake, and a handshake is what is
                 // to be spared.
-                Figures::turned_away(StatusCode::TOO_MANY_REQUESTS.as_u16());
+                crowded(&parts, peer);
                 Either::Right(ready(Ok(())))
             }
         }
@@ -270,6 +281,13 @@ where
         Ok(admitted) => admitted,
         Err(refusal) => {
             debug!(?peer, %refusal, "upgrade refused");
+            if matches!(refusal, Refusal::Full) {
+                shared.tell(|| What::Limit {
+                    limit: "connections",
+                    detail: "limits.connections_max is reached: upgrades are refused".to_owned(),
+                    peer,
+                });
+            }
             Figures::turned_away(refusal.status().as_u16());
             refuse(io, codec, out, refusal).await;
             return Ok(());

@@ -1,8 +1,8 @@
 //! What all connections of an edge share: settings, the node behind them, the
 //! count against the limit, and the switch for injected panics.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use stonechat_protocol::UserId;
@@ -11,6 +11,7 @@ use super::EdgeConfig;
 use super::backend::Backend;
 use super::figures::Figures;
 use super::peers::Peers;
+use crate::events::{Events, What};
 
 /// State of one edge.
 pub(crate) struct Shared<B> {
@@ -22,6 +23,8 @@ pub(crate) struct Shared<B> {
     connections: AtomicUsize,
     connections_max: usize,
     draining: AtomicBool,
+    /// Who is told of what happens, once somebody wants to know.
+    events: OnceLock<Events>,
 }
 
 impl<B: Backend> Shared<B> {
@@ -37,12 +40,35 @@ impl<B: Backend> Shared<B> {
             connections: AtomicUsize::new(0),
             connections_max,
             draining: AtomicBool::new(false),
+            events: OnceLock::new(),
         }
     }
 
     /// Connections at the moment.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Tells `events` from now on; the first one stays.
+    pub(crate) fn report_to(&self, events: Events) {
+        let _ = self.events.set(events);
+    }
+
+    /// Tells what happened, if anybody wants to know. Not for anything a message passes.
+    pub(crate) fn tell(&self, what: impl FnOnce() -> What) {
+        if let Some(events) = self.events.get() {
+            events.tell(what());
+        }
+    }
+
+    /// Connections there may be.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
+    /// The edge itself is being stopped.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Refuses upgrades from now on.

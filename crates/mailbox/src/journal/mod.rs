@@ -14,6 +14,7 @@ pub(crate) mod segment;
 pub(crate) mod spare;
 pub(crate) mod writer;
 
+pub(crate) use frame::{u32_at, u64_at};
 pub(crate) use record::Record;
 pub(crate) use replay::{ScanEnd, scan};
 pub(crate) use segment::FORMAT;

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use stonechat_protocol::{Address, DeviceId, Seq, UserId};
 
 use super::FORMAT;
-use crate::api::{Account, DeviceState, Envelope, Receipt};
+use crate::api::{Account, DeviceState, Envelope, Receipt, UserLimits};
 use crate::codec::{DecodeError, Reader, put_bytes, put_id, put_opt_id, put_varint};
 
 const MESSAGE: u8 = 1;
@@ -23,6 +23,7 @@ const REMOVE_USER: u8 = 6;
 const ACCOUNT: u8 = 7;
 const VALUE: u8 = 8;
 const CLOSED: u8 = 9;
+const PURGE: u8 = 10;
 
 /// One decoded record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub(crate) enum Record {
     RemoveDevice { user: UserId, device: DeviceId },
     /// An account and all in its mailbox up to here were removed.
     RemoveUser { user: UserId, upto: Seq },
+    /// Everything in a mailbox up to here was thrown away by an operator.
+    Purge { user: UserId, upto: Seq },
     /// An account was created or changed.
     Account(Account),
     /// A small value was set (`Some`) or removed.
@@ -184,15 +187,47 @@ pub(crate) fn put_account_body(out: &mut Vec<u8>, account: &Account) {
     put_varint(out, account.created_ms);
     put_varint(out, account.tokens_valid_from_ms);
     out.push(u8::from(account.disabled));
+    let limits = &account.limits;
+    // Nothing for who has none of their own: accounts look as they always did.
+    if !limits.is_none() {
+        put_opt_number(out, limits.messages_per_s.map(u64::from));
+        put_opt_number(out, limits.mailbox_messages_max);
+        put_opt_number(out, limits.mailbox_bytes_max);
+    }
 }
 
 /// Reads what [`put_account_body`] wrote.
 pub(crate) fn account_body(reader: &mut Reader<'_>) -> Result<Account, DecodeError> {
-    Ok(Account {
+    let mut account = Account {
         user: reader.user()?,
         created_ms: reader.varint()?,
         tokens_valid_from_ms: reader.varint()?,
         disabled: reader.flag()?,
+        limits: UserLimits::default(),
+    };
+    if !reader.is_empty() {
+        let messages_per_s = opt_number(reader)?.map(u32::try_from).transpose();
+        account.limits = UserLimits {
+            messages_per_s: messages_per_s
+                .map_err(|_| DecodeError::Damaged("a rate is too large"))?,
+            mailbox_messages_max: opt_number(reader)?,
+            mailbox_bytes_max: opt_number(reader)?,
+        };
+    }
+    Ok(account)
+}
+
+fn put_opt_number(out: &mut Vec<u8>, number: Option<u64>) {
+    out.push(u8::from(number.is_some()));
+    if let Some(number) = number {
+        put_varint(out, number);
+    }
+}
+
+fn opt_number(reader: &mut Reader<'_>) -> Result<Option<u64>, DecodeError> {
+    Ok(match reader.flag()? {
+        true => Some(reader.varint()?),
+        false => None,
     })
 }
 
@@ -231,6 +266,10 @@ impl Record {
                 put_bytes(out, device.as_str().as_bytes());
             }),
             Self::RemoveUser { user, upto } => framed(out, REMOVE_USER, |out| {
+                put_bytes(out, user.as_str().as_bytes());
+                put_varint(out, *upto);
+            }),
+            Self::Purge { user, upto } => framed(out, PURGE, |out| {
                 put_bytes(out, user.as_str().as_bytes());
                 put_varint(out, *upto);
             }),
@@ -292,6 +331,10 @@ impl Record {
                 device: body.device()?,
             },
             REMOVE_USER => Self::RemoveUser {
+                user: body.user()?,
+                upto: body.varint()?,
+            },
+            PURGE => Self::Purge {
                 user: body.user()?,
                 upto: body.varint()?,
             },

@@ -225,6 +225,15 @@ impl SegmentTable {
             .map_or(0, |entry| entry.number)
     }
 
+    /// The segment that holds the byte at `position`: its number, the position of its first
+    /// byte and that after its last.
+    pub(crate) fn holding(&self, position: u64) -> Option<(u64, u64, u64)> {
+        let table = self.0.lock();
+        let entry = table.iter().find(|entry| position < entry.end)?;
+        let base = entry.end - entry.bytes;
+        (base <= position).then_some((entry.number, base, entry.end))
+    }
+
     /// The oldest segment.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.0.lock().front().map(|entry| entry.number)

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sled::Db;
 pub(crate) use sled::Tree;
 use stonechat_protocol::{Seq, UserId};
@@ -353,6 +354,29 @@ impl Database {
             }
         }
         Ok(found)
+    }
+
+    /// Small values whose names start with `prefix`.
+    pub(crate) fn values(&self, prefix: &str) -> Result<Vec<(String, Bytes)>, StoreError> {
+        let prefix = prefix.as_bytes();
+        let found = Self::get_parts(&self.values, prefix, prefix, usize::MAX)?;
+        let named = found.into_iter().map(|(key, value)| {
+            let name = String::from_utf8_lossy(&key).into_owned();
+            (name, Bytes::from(value))
+        });
+        Ok(named.collect())
+    }
+
+    /// When the first message stored for a user was accepted.
+    pub(crate) fn oldest_ms(&self, user: &UserId) -> Result<Option<u64>, StoreError> {
+        let first = self.messages.scan_prefix(values::user_prefix(user)).next();
+        let Some((key, value)) = first.transpose()? else {
+            return Ok(None);
+        };
+        values::parse_chunk_key(&key)
+            .and_then(|(_, first, _)| values::decode_chunk_head(first, &value))
+            .map(|chunk| Some(chunk.ts_ms_first))
+            .map_err(|error| self.damaged("messages", &key, &error))
     }
 
     /// Stores a dead letter.

@@ -264,6 +264,7 @@ impl Node {
             created_ms: self.time.now(),
             tokens_valid_from_ms: 0,
             disabled: false,
+            limits: Default::default(),
         };
         wait(self.store.put_account(account)).expect("the account is stored");
         self.mailbox(name)

@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
+mod restore;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,12 +59,21 @@ enum Op {
         user: usize,
         back: u64,
     },
+    Purge {
+        user: usize,
+        back: u64,
+    },
     Barrier,
     Expire {
         pass_ms: u64,
     },
     Migrate,
     Checkpoint,
+    /// Everything is written to a backup while messages are on their way, the store is thrown
+    /// away, and the backup restored.
+    Restore {
+        sends: usize,
+    },
     Reopen,
     Crash {
         garbage: Vec<u8>,
@@ -82,11 +92,13 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (who.clone(), what.clone()).prop_map(|(user, device)| Op::Detach { user, device }),
         1 => (who.clone(), what).prop_map(|(user, device)| Op::RemoveDevice { user, device }),
         2 => (who.clone(), who.clone()).prop_map(|(user, with)| Op::Read { user, with }),
+        1 => (who.clone(), 0u64..4).prop_map(|(user, back)| Op::Purge { user, back }),
         1 => (who, 0u64..8).prop_map(|(user, back)| Op::DeadLetter { user, back }),
         3 => Just(Op::Barrier),
         2 => (0u64..2000).prop_map(|pass_ms| Op::Expire { pass_ms }),
         3 => Just(Op::Migrate),
         2 => Just(Op::Checkpoint),
+        1 => (0usize..6).prop_map(|sends| Op::Restore { sends }),
         1 => Just(Op::Reopen),
         2 => prop::collection::vec(any::<u8>(), 0..80).prop_map(|garbage| Op::Crash { garbage }),
     ]
@@ -273,6 +285,7 @@ impl World {
                 self.barrier();
             }
             Op::Read { user, with } => self.read(user, with),
+            Op::Purge { user, back } => self.purge(user, back),
             Op::DeadLetter { user, back } => self.dead_letter(user, back),
             Op::Barrier => {
                 self.barrier();
@@ -296,6 +309,7 @@ impl World {
                 self.open();
                 self.check();
             }
+            Op::Restore { sends } => self.restore(sends),
             Op::Crash { garbage } => self.crash(&garbage),
         }
     }

@@ -144,6 +144,9 @@ settings! {
         /// Opens POST /admin/v1/faults/panic, which makes parts of the node panic. For
         /// tests of supervision only.
         fault_injection: bool = false;
+        /// Requests a second of one admin token for long; four times as many at once. More
+        /// are answered 429. The secret is not limited.
+        requests_per_s: u64 = 100, 1..=1_000_000;
     }
     /// The store: journal and mailboxes.
     storage: Storage {

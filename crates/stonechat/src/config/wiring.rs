@@ -136,6 +136,7 @@ impl Settings {
             listen: self.admin.listen,
             insecure_listen: self.admin.insecure_listen,
             fault_injection: self.admin.fault_injection,
+            requests_per_s: narrow(self.admin.requests_per_s),
         }
     }
 

@@ -11,12 +11,14 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use stonechat_actors::{Tree, TreeConfig};
 use stonechat_broker::{Broker, SinkHandle, commit_sink};
-use stonechat_gateway::admin::{self, AdminParts, RunningAdmin, Secret};
+use stonechat_gateway::admin::{self, AdminParts, AdminTokens, RunningAdmin, Secret};
 use stonechat_gateway::auth::Authenticator;
 use stonechat_gateway::edge::{Edge, RunningEdge};
+use stonechat_gateway::events::Events;
 use stonechat_mailbox::{JournalStore, Store};
 
 use super::View;
+use super::control::Control;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::node_file::NodeFile;
@@ -60,7 +62,7 @@ impl Node {
     }
 }
 
-pub(super) async fn start(settings: &Settings) -> Result<Node, Failure> {
+pub(super) async fn start(settings: &Settings, control: Arc<Control>) -> Result<Node, Failure> {
     raise_descriptor_limit();
     make_data_dir(settings.data_dir())?;
     // Before anything takes a handle to a counter.
@@ -70,7 +72,15 @@ pub(super) async fn start(settings: &Settings) -> Result<Node, Failure> {
     let store: Arc<dyn Store> = JournalStore::open(settings.store(), commits)?;
     let tree = Tree::try_new(TreeConfig::default())
         .map_err(|error| Failure::new(Exit::Software, error))?;
-    let started = start_on(settings, Arc::clone(&store), sink, tree.clone(), metrics).await;
+    let started = start_on(
+        settings,
+        control,
+        Arc::clone(&store),
+        sink,
+        tree.clone(),
+        metrics,
+    )
+    .await;
     if started.is_err() {
         // In order, or the next start would have to repair what this one merely opened.
         tree.shutdown(CLEANUP_DEADLINE).await;
@@ -92,12 +102,14 @@ fn recorder() -> Result<PrometheusHandle, BuildError> {
 /// Everything that stands on the store.
 async fn start_on(
     settings: &Settings,
+    control: Arc<Control>,
     store: Arc<dyn Store>,
     sink: SinkHandle,
     tree: Tree,
     metrics: PrometheusHandle,
 ) -> Result<Node, Failure> {
     let secret = Secret::load_or_create(settings.data_dir())?;
+    let tokens = AdminTokens::open(Arc::clone(&store)).await?;
     let auth = Authenticator::open(Arc::clone(&store), settings.auth()).await?;
     let arbiters: Vec<Arbiter> = (0..threads(settings)).map(|_| Arbiter::new()).collect();
     let handles: Vec<ArbiterHandle> = arbiters.iter().map(Arbiter::handle).collect();
@@ -112,12 +124,18 @@ async fn start_on(
 
     let edge = Edge::start(settings.edge(), broker.clone(), auth.clone(), &tree)?;
     let edge = Arc::new(edge);
+    let events = Events::new();
+    edge.report_to(events.clone());
     let parts = AdminParts {
         broker: broker.clone(),
         auth,
         edge: Arc::new(View(Arc::clone(&edge))),
         metrics: metrics.clone(),
         secret,
+        tokens,
+        events,
+        control,
+        data_dir: settings.data_dir().to_owned(),
         version: env!("CARGO_PKG_VERSION"),
     };
     let admin = match admin::start(&settings.admin(), parts, &tree) {

@@ -234,6 +234,7 @@ async fn it_does_not_listen_beyond_loopback_unasked() {
         listen: "0.0.0.0:0".parse().unwrap(),
         insecure_listen: false,
         fault_injection: false,
+        requests_per_s: 100,
     };
     let tree = world.state.parts.broker.tree().clone();
     let parts = || AdminParts {
@@ -242,6 +243,10 @@ async fn it_does_not_listen_beyond_loopback_unasked() {
         edge: Arc::new(FakeEdge::default()),
         metrics: PrometheusBuilder::new().build_recorder().handle(),
         secret: world.state.parts.secret.clone(),
+        tokens: world.state.parts.tokens.clone(),
+        events: Events::new(),
+        control: control::fake(),
+        data_dir: world.state.parts.data_dir.clone(),
         version: "1.2.3",
     };
     let error = start(&config, parts(), &tree).err().unwrap();

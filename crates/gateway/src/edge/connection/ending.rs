@@ -15,6 +15,7 @@ use super::{Connection, Core, Phase, scratch};
 use crate::edge::backend::{Backend, RETRY_AFTER_MS};
 use crate::edge::figures::Figures;
 use crate::edge::frame_out::put_close;
+use crate::events::What;
 
 /// Longest time for saying goodbye, in milliseconds: flushing, and waiting for the client
 /// to close its side, so that it gets to read the reason.
@@ -179,6 +180,15 @@ impl<B: Backend> Core<B> {
         let about = &self.about;
         let lasted_ms = about.since.elapsed().as_millis() as u64;
         let (user, device) = (about.user.as_ref(), about.device.as_ref());
+        if let (Some(user), Some(device)) = (user, device) {
+            self.shared.tell(|| What::Disconnected {
+                user: user.clone(),
+                device: device.clone(),
+                peer: about.peer,
+                reason: ended.label(),
+                lasted_ms,
+            });
+        }
         // A reason that a client's developer or the operator may want to look into.
         let is_notable = matches!(
             ended,

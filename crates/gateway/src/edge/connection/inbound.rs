@@ -22,6 +22,7 @@ use super::{Connection, Core, Phase, scratch};
 use crate::edge::backend::{Backend, Handed, RETRY_AFTER_MS, Refused, SignIn, SignedIn};
 use crate::edge::frame::Incoming;
 use crate::edge::frame_out::{put_pong, put_text};
+use crate::events::What;
 
 /// Reads in a row before writing gets its turn.
 const READS_PER_ROUND_MAX: usize = 4;
@@ -254,6 +255,11 @@ impl<B: Backend> Core<B> {
         let Some(device) = self.about.device.clone() else {
             return;
         };
+        self.shared.tell(|| What::Connected {
+            user: signed_in.user.clone(),
+            device: device.clone(),
+            peer: self.about.peer,
+        });
         self.welcome(&signed_in, device);
         self.about.user = Some(signed_in.user);
         self.about.counted = None;
@@ -288,6 +294,14 @@ impl<B: Backend> Core<B> {
 
     fn not_signed_in(&mut self, refused: &Refused) {
         debug!(peer = ?self.about.peer, device = ?self.about.device, why = refused.why, "sign-in refused");
+        if refused.reason == CloseReason::Unauthorized {
+            self.shared.tell(|| What::Security {
+                what: "sign_in_refused",
+                detail: refused.why.clone(),
+                peer: self.about.peer,
+                suppressed_count: 0,
+            });
+        }
         if let Some(code) = refused.code {
             self.error(code, code.describe(), None, refused.retry_after_ms);
         }
