@@ -68,7 +68,8 @@ struct TreePage {
 
 /// The supervision tree
 #[utoipa::path(get, path = "/actors/tree", tag = "actors", params(Part),
-    responses((status = 200, body = TreePage)))]
+    responses((status = 200, body = TreePage),
+        (status = 404, description = "There is no such supervisor")))]
 async fn tree(state: Shared, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let part: Part = body::query(&request)?;
     let all = look(&state, |_| true);
