@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 
 use super::Shared;
-use super::actor_view::{Actor, look};
+use super::actor_view::{Actor, Seen, look};
 use super::body;
 use super::caller::Role;
 use super::operation::{Operation, get};
@@ -68,20 +68,23 @@ struct TreePage {
 
 /// The supervision tree
 #[utoipa::path(get, path = "/actors/tree", tag = "actors", params(Part),
-    responses((status = 200, body = TreePage)))]
+    responses((status = 200, body = TreePage),
+        (status = 404, description = "There is no such supervisor")))]
 async fn tree(state: Shared, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let part: Part = body::query(&request)?;
     let all = look(&state, |_| true);
     let mut supervisors: Vec<Branch> = Vec::new();
     let mut place = HashMap::new();
-    for one in all.iter().filter(|one| one.kind == "supervisor") {
+    let is_supervisor = |one: &&Seen| one.node.kind == "supervisor";
+    for one in all.iter().filter(is_supervisor) {
+        let one = one.show();
         let level = one
             .parent
             .and_then(|id| place.get(&id).copied())
             .map_or(0, |at: usize| supervisors[at].level + 1);
         place.insert(one.id, supervisors.len());
         supervisors.push(Branch {
-            supervisor: one.clone(),
+            supervisor: one,
             level,
             actors_count: 0,
             restarts_sum: 0,
@@ -92,19 +95,21 @@ async fn tree(state: Shared, request: HttpRequest) -> Result<HttpResponse, Probl
         });
     }
     let mut actors = Vec::new();
-    for one in all.into_iter().filter(|one| one.kind != "supervisor") {
-        let Some(at) = one.parent.and_then(|id| place.get(&id).copied()) else {
+    for one in all.iter().filter(|one| !is_supervisor(one)) {
+        let node = &one.node;
+        let parent = node.parent.map(|id| id.0);
+        let Some(at) = parent.and_then(|id| place.get(&id).copied()) else {
             continue;
         };
         let branch = &mut supervisors[at];
         branch.actors_count += 1;
-        branch.restarts_sum += u64::from(one.restarts);
-        branch.depth_sum += u64::from(one.depth);
-        branch.depth_top = branch.depth_top.max(one.depth);
-        branch.not_running_count += usize::from(one.phase != "running");
+        branch.restarts_sum += u64::from(node.restarts);
+        branch.depth_sum += u64::from(node.depth);
+        branch.depth_top = branch.depth_top.max(node.depth);
+        branch.not_running_count += usize::from(node.phase != "running");
         branch.rate_per_s_sum += one.rate_per_s;
         let shown = match part.under {
-            Some(under) => one.parent == Some(under) && one.id > part.after.unwrap_or(0),
+            Some(under) => parent == Some(under) && node.id.0 > part.after.unwrap_or(0),
             None => branch.supervisor.strategy != Some("dynamic"),
         };
         if shown {
@@ -123,16 +128,15 @@ async fn tree(state: Shared, request: HttpRequest) -> Result<HttpResponse, Probl
         let top = supervisors.first().map_or(0, |one| one.level);
         supervisors.retain(|one| one.level < top + depth);
         let kept: Vec<u64> = supervisors.iter().map(|one| one.supervisor.id).collect();
-        actors.retain(|one| one.parent.is_some_and(|id| kept.contains(&id)));
+        actors.retain(|one| one.node.parent.is_some_and(|id| kept.contains(&id.0)));
     }
     let limit = part.limit.unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
-    actors.sort_unstable_by_key(|one| one.id);
+    actors.sort_unstable_by_key(|one| one.node.id);
     let more = actors.len() > limit;
     actors.truncate(limit);
-    let next = actors
-        .last()
-        .filter(|_| more)
-        .map(|last| last.id.to_string());
+    let last = actors.last().filter(|_| more);
+    let next = last.map(|last| last.node.id.to_string());
+    let actors = actors.into_iter().map(Seen::show).collect();
     Ok(HttpResponse::Ok().json(TreePage {
         supervisors,
         actors,

@@ -57,6 +57,8 @@ pub(super) struct Actor {
     pub(super) started_ms: u64,
     /// The thread it lives on.
     pub(super) arbiter: Option<String>,
+    /// The same as `blocked_ms`, by its former name.
+    pub(super) blocked_ms_total: u64,
     /// The same as `depth_max`, by its former name.
     pub(super) high_water: u32,
     /// The same as `handled_count`, by its former name.
@@ -90,6 +92,7 @@ impl Actor {
             blocked_ms: node.blocked_ms_total,
             started_ms: node.started_ms,
             arbiter: node.arbiter,
+            blocked_ms_total: node.blocked_ms_total,
             high_water: node.high_water,
             handled_total: node.handled_total,
         }
@@ -163,31 +166,61 @@ pub(super) enum Order {
     Handled,
 }
 
+/// A node as it was looked at.
+pub(super) struct Seen {
+    pub(super) node: NodeInfo,
+    pub(super) rate_per_s: f64,
+}
+
+impl Seen {
+    pub(super) fn show(&self) -> Actor {
+        Actor::of(self.node.clone(), self.rate_per_s)
+    }
+}
+
 impl Order {
-    /// Sorts the greatest first (by id: the least), equal ones by id.
-    pub(super) fn sort(self, actors: &mut [Actor]) {
-        let key = |actor: &Actor| match self {
+    fn key(self, seen: &Seen) -> u64 {
+        let node = &seen.node;
+        match self {
             Self::Id => 0,
-            Self::Depth => u64::from(actor.depth),
-            Self::DepthMax => u64::from(actor.depth_max),
-            Self::Restarts => u64::from(actor.restarts),
-            Self::BlockedMs => actor.blocked_ms,
+            Self::Depth => u64::from(node.depth),
+            Self::DepthMax => u64::from(node.high_water),
+            Self::Restarts => u64::from(node.restarts),
+            Self::BlockedMs => node.blocked_ms_total,
             // Hundredths: what is shown has no more.
-            Self::Rate => (actor.rate_per_s * 100.0) as u64,
-            Self::Handled => actor.handled_count,
-        };
-        actors.sort_unstable_by_key(|actor| (Reverse(key(actor)), actor.id));
+            Self::Rate => (seen.rate_per_s * 100.0) as u64,
+            Self::Handled => node.handled_total,
+        }
+    }
+
+    /// Those from place `skip` on, at most `limit`, the greatest first (by id: the least), equal
+    /// ones by id; and whether there are more. Only what is shown is put in order and copied.
+    pub(super) fn pick(self, seen: &[Seen], skip: usize, limit: usize) -> (Vec<Actor>, bool) {
+        let mut places: Vec<(Reverse<u64>, u64, usize)> = seen
+            .iter()
+            .enumerate()
+            .map(|(at, one)| (Reverse(self.key(one)), one.node.id.0, at))
+            .collect();
+        let end = skip.saturating_add(limit);
+        let more = places.len() > end;
+        if more {
+            places.select_nth_unstable(end);
+            places.truncate(end);
+        }
+        places.sort_unstable();
+        let shown = places.iter().skip(skip).map(|(.., at)| seen[*at].show());
+        (shown.collect(), more)
     }
 }
 
 /// All nodes that are wanted, parents before children.
-pub(super) fn look(state: &Shared, wanted: impl Fn(&NodeInfo) -> bool) -> Vec<Actor> {
+pub(super) fn look(state: &Shared, wanted: impl Fn(&NodeInfo) -> bool) -> Vec<Seen> {
     let nodes = state.parts.broker.tree().snapshot();
     let rates = state.actor_rates.of(&nodes, Instant::now(), now_ms());
     nodes
         .into_iter()
         .zip(rates)
         .filter(|(node, _)| wanted(node))
-        .map(|(node, rate)| Actor::of(node, rate))
+        .map(|(node, rate_per_s)| Seen { node, rate_per_s })
         .collect()
 }

@@ -85,20 +85,15 @@ async fn list(state: Shared, request: HttpRequest) -> Answer {
             Problem::bad_request("bad_query", "after is what an earlier page gave as next")
         })?,
     };
-    let mut actors = look(&state, |node| {
+    let seen = look(&state, |node| {
         filter.lets_through(node) && (order != Order::Id || node.id.0 > after)
     });
-    order.sort(&mut actors);
     // By id the cursor is an id, otherwise a place.
     let skip = match order {
         Order::Id => 0,
-        _ => usize::try_from(after)
-            .unwrap_or(usize::MAX)
-            .min(actors.len()),
+        _ => usize::try_from(after).unwrap_or(usize::MAX),
     };
-    actors.drain(..skip);
-    let more = actors.len() > limit;
-    actors.truncate(limit);
+    let (actors, more) = order.pick(&seen, skip, limit);
     let next = more.then(|| match order {
         Order::Id => actors.last().map_or(0, |last| last.id).to_string(),
         _ => (skip + limit).to_string(),
@@ -138,10 +133,10 @@ struct TopActors {
     responses((status = 200, body = TopActors)))]
 async fn top(state: Shared, request: HttpRequest) -> Answer {
     let top: Top = body::query(&request)?;
-    let mut actors = look(&state, |node| node.kind != "supervisor");
-    let actors_count = actors.len();
-    top.by.unwrap_or(Order::Depth).sort(&mut actors);
-    actors.truncate(top.limit.unwrap_or(20).clamp(1, LIST_MAX));
+    let seen = look(&state, |node| node.kind != "supervisor");
+    let actors_count = seen.len();
+    let limit = top.limit.unwrap_or(20).clamp(1, LIST_MAX);
+    let (actors, _) = top.by.unwrap_or(Order::Depth).pick(&seen, 0, limit);
     Ok(HttpResponse::Ok().json(TopActors {
         actors,
         actors_count,

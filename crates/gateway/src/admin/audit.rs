@@ -22,7 +22,7 @@ use super::operation::{Operation, get};
 use super::problem::Problem;
 
 /// Name of the file within the data directory.
-const FILE: &str = "audit.ndjson";
+pub(super) const FILE: &str = "audit.ndjson";
 /// Entries in memory, which is what the API shows; the files hold more.
 const BOUNDS: Bounds = Bounds {
     entries_max: 4_096,

@@ -94,17 +94,19 @@ pub(super) async fn gate<B: MessageBody + 'static>(
         return Ok(request.into_response(problem.answer()));
     };
     // From here on it is known who it is, so the outcome goes into the audit log.
-    let pending = rule.audited.then(|| {
+    let begin = || {
         let target = target_of(request.request());
         state.audit.begin(&caller, rule.action, target)
-    });
+    };
     let own = session::check(&state, &caller, request.method(), request.headers());
     if let Err(problem) = own.and_then(|()| admit(&state, rule, role, &caller)) {
-        if let Some(pending) = pending {
-            pending.done(Some(problem.code()));
+        // Whoever may do nothing may not push out what others did either.
+        if rule.audited && state.refusals.admit(&caller.id, Instant::now()).is_ok() {
+            begin().done(Some(problem.code()));
         }
         return Ok(request.into_response(problem.answer()));
     }
+    let pending = rule.audited.then(begin);
     request.extensions_mut().insert(caller);
     let response = next.call(request).await?;
     if let Some(pending) = pending {

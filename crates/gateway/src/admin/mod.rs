@@ -51,17 +51,21 @@ mod tests;
 mod tokens;
 mod users;
 
+use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
+use ::metrics::{counter, describe_counter};
+use actix_rt::net::TcpStream;
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE};
 use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
 use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
+use socket2::SockRef;
 use stonechat_actors::Tree;
 use stonechat_broker::Broker;
 use stonechat_protocol::UserId;
@@ -82,6 +86,11 @@ pub use tokens::{AdminTokenError, AdminTokens};
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Requests that may be under way at a time.
 const CONNECTIONS_MAX: usize = 64;
+
+/// Refusals of one credential that go into the audit log a second, for long.
+const REFUSALS_PER_S: u32 = 1;
+/// How long a client may leave what it is sent unread.
+const STUCK: Duration = Duration::from_secs(30);
 
 /// What the admin API needs to know of the edge.
 pub trait EdgeView: Send + Sync + 'static {
@@ -186,6 +195,8 @@ struct State {
     started_at: SystemTime,
     failures: Failures,
     rates: Rates,
+    /// How often a credential's refusals go into the audit log.
+    refusals: Rates,
     audit: Audit,
     backups: backups::Jobs,
     history: history::History,
@@ -235,6 +246,7 @@ pub fn start(
     };
     let listener = TcpListener::bind(config.listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    describe();
     let state = state(parts, config);
     tree.spawn_task("admin-history", history::keep(state.clone()));
     sources::start(&state, tree);
@@ -247,6 +259,7 @@ pub fn start(
     .workers(1)
     .max_connections(CONNECTIONS_MAX)
     .client_request_timeout(Duration::from_secs(5))
+    .on_connect(|socket, _| give_up_on_the_stuck(socket))
     .disable_signals()
     .listen(listener)
     .map_err(failed)?
@@ -260,6 +273,38 @@ pub fn start(
     Ok(RunningAdmin { address, handle })
 }
 
+/// Ends a connection whose client takes nothing of what it is sent for a while: a stream of events
+/// would hold its place for ever, and connections are few.
+fn give_up_on_the_stuck(socket: &dyn Any) {
+    if let Some(socket) = socket.downcast_ref::<TcpStream>() {
+        let set = SockRef::from(socket).set_tcp_user_timeout(Some(STUCK));
+        if let Err(error) = set {
+            tracing::debug!(%error, "the admin listener cannot limit how long a client is stuck");
+        }
+    }
+}
+
+/// Names what this module counts, so that it is told from the start.
+fn describe() {
+    describe_counter!(
+        "stonechat_admin_unauthorized_total",
+        "Requests to the admin API without a right credential"
+    );
+    counter!("stonechat_admin_unauthorized_total").increment(0);
+    describe_counter!(
+        "stonechat_admin_ledger_failures_total",
+        "Lines of the audit log or of crashes that could not be written, by file"
+    );
+    for file in [audit::FILE, sources::FILE] {
+        counter!("stonechat_admin_ledger_failures_total", "file" => file).increment(0);
+    }
+    describe_counter!(
+        "stonechat_events_dropped_total",
+        "Events a slow reader missed"
+    );
+    counter!("stonechat_events_dropped_total").increment(0);
+}
+
 fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
     web::Data::new(State {
         fault_injection: config.fault_injection,
@@ -267,6 +312,7 @@ fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
         started_at: SystemTime::now(),
         failures: Failures::default(),
         rates: Rates::new(config.requests_per_s),
+        refusals: Rates::new(REFUSALS_PER_S),
         audit: Audit::open(&parts.data_dir),
         history: history::History::default(),
         sessions: session::Sessions::default(),

@@ -137,6 +137,16 @@ fn complete(described: &mut Map<String, Value>, one: &Operation) {
         described.insert("x-role".to_owned(), role.name().into());
         described.insert("security".to_owned(), json!([{"bearer": []}]));
     }
+    let parameters = described
+        .get_mut("parameters")
+        .and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
+        for (name, example) in [("user", "alice"), ("device", "phone")] {
+            if parameter["name"] == name && parameter["in"] == "path" {
+                parameter["example"] = example.into();
+            }
+        }
+    }
     let named = one.path.contains('{');
     let responses = described
         .entry("responses")

@@ -18,7 +18,7 @@ use super::rates::Bucket;
 use crate::events::What;
 
 /// Name of the file of crashes within the data directory.
-const FILE: &str = "crashes.ndjson";
+pub(super) const FILE: &str = "crashes.ndjson";
 /// Crashes in memory, which is what the API shows; the files hold more.
 const BOUNDS: Bounds = Bounds {
     entries_max: 256,
