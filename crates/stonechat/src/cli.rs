@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use stonechat_protocol::{DeviceId, UserId};
 
 use crate::config::{Config, ConfigError, LogFormat, Override};
+use crate::operate::{AdminArgs, BackupArgs, RestoreArgs, ShellArgs};
 
 /// A messaging server that keeps its word: what it accepted is delivered once, in order,
 /// whatever crashes.
@@ -89,6 +90,16 @@ pub(crate) enum Command {
     /// Put load on a server with simulated users, and check that it keeps its word
     #[command(subcommand)]
     Swarm(SwarmCommand),
+    /// Look into the running server and steer it
+    Admin(AdminArgs),
+    /// Write everything the server holds to one file, running or stopped
+    Backup(BackupArgs),
+    /// Restore a backup into a new or empty data directory
+    Restore(RestoreArgs),
+    /// Print the completion script of a shell
+    Completion(ShellArgs),
+    /// Print the man page
+    Man,
     /// Print figures of the running server
     Status,
     /// Print the version
