@@ -167,39 +167,6 @@ mod tests {
 
     use crate::cli::Cli;
 
-    /// The help of a command and of all below it.
-    fn help(command: &mut clap::Command, out: &mut String) {
-        let name = command.get_bin_name().unwrap_or_default().to_owned();
-        // The options of every command are in the first help only.
-        *out += &format!("## {name}\n\n{}\n", command.render_help());
-        for sub in command.get_subcommands_mut() {
-            if sub.get_name() != "help" {
-                help(sub, out);
-            }
-        }
-    }
-
-    /// `docs/commands.txt` is what the program says; `STONECHAT_BLESS=1` writes it anew.
-    #[test]
-    fn the_help_is_the_documented_one() {
-        let mut command = Cli::command();
-        command.build();
-        let mut text = String::new();
-        help(&mut command, &mut text);
-        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-        let text = lines.join("\n") + "\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/commands.txt");
-        if std::env::var_os("STONECHAT_BLESS").is_some() {
-            std::fs::write(path, &text).unwrap();
-        }
-        let documented = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            documented == text,
-            "docs/commands.txt is not what the program says; look at the difference with \
-             STONECHAT_BLESS=1"
-        );
-    }
-
     #[test]
     fn the_man_page_has_every_command() {
         let mut text = Vec::new();
