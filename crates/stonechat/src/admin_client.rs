@@ -127,16 +127,72 @@ impl AdminClient {
         Ok(self.call(Method::GET, "/node", None)?.1)
     }
 
+    /// Any request; the answer.
+    pub(crate) fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        Ok(self.call(method.clone(), path, body)?.1)
+    }
+
+    /// The answer to a GET as it comes, for as long as it takes.
+    pub(crate) fn reader(&self, path: &str) -> Result<impl std::io::Read, Failure> {
+        let request = self.prepared(Method::GET, path).body(());
+        let request = self
+            .agent
+            .configure_request(request.map_err(Failure::general)?);
+        let request = request.timeout_global(None).build();
+        let answer = self
+            .agent
+            .run(request)
+            .map_err(|error| self.silent(&error))?;
+        if answer.status().as_u16() >= 400 {
+            let refused = || Failure::general("the admin API refused");
+            return Err(read(answer).err().unwrap_or_else(refused));
+        }
+        Ok(answer.into_body().into_reader())
+    }
+
+    /// Sends a file, for as long as it takes; the answer.
+    pub(crate) fn upload(&self, path: &str, file: std::fs::File) -> Result<Value, Failure> {
+        let request = self.prepared(Method::POST, path).body(file);
+        let request = self
+            .agent
+            .configure_request(request.map_err(Failure::general)?);
+        let request = request.timeout_global(None).build();
+        let answer = self
+            .agent
+            .run(request)
+            .map_err(|error| self.silent(&error))?;
+        Ok(read(answer)?.1)
+    }
+
+    fn prepared(&self, method: Method, path: &str) -> ureq::http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(format!("http://{}/admin/v1{path}", self.address))
+            .header("authorization", format!("Bearer {}", self.secret.expose()))
+    }
+
+    fn silent(&self, error: &ureq::Error) -> Failure {
+        let text = format!(
+            "the admin API at {} does not answer ({error}); is `stonechat serve` running? \
+             --data-dir or --admin-listen say which one is meant",
+            self.address
+        );
+        Failure::new(Exit::Unavailable, text)
+    }
+
     fn call(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<(u16, Value), Failure> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("http://{}/admin/v1{path}", self.address))
-            .header("authorization", format!("Bearer {}", self.secret.expose()))
+        let request = self
+            .prepared(method, path)
             .header("content-type", "application/json");
         let answer = match body {
             Some(body) => request
@@ -145,15 +201,7 @@ impl AdminClient {
             None => request.body(()).map(|request| self.agent.run(request)),
         };
         let answer = answer.map_err(Failure::general)?;
-        let answer = answer.map_err(|error| {
-            let text = format!(
-                "the admin API at {} does not answer ({error}); is `stonechat serve` running? \
-                 --data-dir or --admin-listen say which one is meant",
-                self.address
-            );
-            Failure::new(Exit::Unavailable, text)
-        })?;
-        read(answer)
+        read(answer.map_err(|error| self.silent(&error))?)
     }
 }
 

@@ -8,6 +8,7 @@ use stonechat_protocol::{DeviceId, UserId};
 use stonechat_swarm::Sources;
 
 use crate::config::{Config, ConfigError, LogFormat, Override};
+use crate::operate::{AdminArgs, BackupArgs, RestoreArgs, ShellArgs};
 use crate::swarm::GroundArgs;
 
 /// A messaging server that keeps its word: what it accepted is delivered once, in order,
@@ -91,6 +92,16 @@ pub(crate) enum Command {
     /// Put load on a server with simulated users, and check that it keeps its word
     #[command(subcommand)]
     Swarm(SwarmCommand),
+    /// Look into the running server and steer it
+    Admin(AdminArgs),
+    /// Write everything the server holds to one file, running or stopped
+    Backup(BackupArgs),
+    /// Restore a backup into a new or empty data directory
+    Restore(RestoreArgs),
+    /// Print the completion script of a shell
+    Completion(ShellArgs),
+    /// Print the man page
+    Man,
     /// Print figures of the running server
     Status,
     /// Print the version

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 
+use clap::CommandFactory;
 use serde_json::Value;
 use stonechat_protocol::UserId;
 
@@ -14,7 +15,7 @@ use crate::cli::{
 use crate::config::{self, LogFormat, Settings};
 use crate::exit::{Exit, Failure};
 use crate::node_file::{self, NodeFile};
-use crate::{logging, serve, swarm};
+use crate::{logging, operate, serve, swarm};
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
@@ -28,6 +29,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config { example: false } => print(args.load(Vec::new())?.to_toml()),
         Command::Store(command) => store(&args, command),
         Command::Swarm(command) => swarm::run(&args, command),
+        Command::Admin(command) => operate::admin(&admin(&args)?, command),
+        Command::Backup(backup) => operate::backup(&settings(&args)?, || admin(&args), backup),
+        Command::Restore(restore) => operate::restore(&settings(&args)?, &restore),
+        Command::Completion(shell) => operate::completion(&shell, Cli::command()),
+        Command::Man => operate::man(&Cli::command()),
         Command::Status => print(pretty(&admin(&args)?.node()?) + "\n"),
         Command::Version => print(concat!("stonechat ", env!("CARGO_PKG_VERSION"), "\n")),
     }

@@ -14,6 +14,7 @@ mod exit;
 pub mod fuzzing;
 mod logging;
 mod node_file;
+mod operate;
 mod serve;
 mod swarm;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stonechat_swarm::report::{self, About};
 use stonechat_swarm::{
-    Admin, End, Finished, Ground, Outcome, Probe, READY, Recorder, Scenario, ScenarioError, Sources,
-    SwarmError, Task, Title, coordinate, machine, work,
+    Admin, End, Finished, Ground, Outcome, Probe, READY, Recorder, Scenario, ScenarioError,
+    Sources, SwarmError, Task, Title, coordinate, machine, work,
 };
 
 use crate::cli::{ConfigArgs, SwarmArgs, SwarmCommand};

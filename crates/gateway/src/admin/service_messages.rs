@@ -84,15 +84,15 @@ async fn send(state: Shared, caller: Caller, Json(new): Json<NewMessage>) -> Ans
     let recipients = match new.to {
         To::One { user } => {
             caller.target(&user);
-            message.to_named(&state, vec![user]).await?
+            message.send_to_named(&state, vec![user]).await?
         }
         To::Some { users } => {
             caller.target(format!("{} users", users.len()));
-            message.to_named(&state, users).await?
+            message.send_to_named(&state, users).await?
         }
         To::All { all: true } => {
             caller.target("all users");
-            message.to_all(state).await?
+            message.send_to_all(state).await?
         }
         To::All { all: false } => {
             let detail = "to is {\"user\": …}, {\"users\": […]} or {\"all\": true}";
@@ -136,7 +136,7 @@ impl Message {
     }
 
     /// To users by name: all of them exist, or nothing is sent.
-    async fn to_named(&self, state: &State, names: Vec<String>) -> Result<u64, Problem> {
+    async fn send_to_named(&self, state: &State, names: Vec<String>) -> Result<u64, Problem> {
         if names.is_empty() || names.len() > NAMED_MAX {
             let detail = format!("name 1 to {NAMED_MAX} users");
             return Err(Problem::bad_request("bad_recipients", detail));
@@ -159,7 +159,7 @@ impl Message {
     }
 
     /// To everybody, in the background. Returns how many there are.
-    async fn to_all(self, state: Shared) -> Result<u64, Problem> {
+    async fn send_to_all(self, state: Shared) -> Result<u64, Problem> {
         let store = state.parts.broker.store();
         let mut count = 0;
         let mut after: Option<UserId> = None;
