@@ -272,9 +272,26 @@ impl Checker {
         true
     }
 
-    /// A message came again, marked so.
-    pub fn redelivered(&mut self) {
+    /// A message came again, marked so, and was dropped. It must have been there before: one that was
+    /// not is as good as lost, and this is where it happens.
+    pub fn redelivered(&mut self, device: u32, message: &Incoming<'_>) {
         self.totals.redelivered += 1;
+        let own = self.names.user_of(device);
+        let to = match message.to {
+            [] => Some(own),
+            to => self.names.index(user_and_device(to).0),
+        };
+        let (Some(mark), Some(to)) = (Mark::read(message.body), to) else {
+            return;
+        };
+        let (way, number) = ((device, mark.sender, to), number_of(mark.number));
+        let next = self.arrived.get(&way).map_or(0, |arrived| arrived.next);
+        let gaps = self.gaps.get(&way);
+        let skipped = gaps.is_some_and(|gaps| gaps.iter().any(|gap| gap.contains(&number)));
+        if number >= next || skipped {
+            let what = "marked redelivered, below what came before, and it never came";
+            self.note(Kind::Seq, device, message, what);
+        }
     }
 
     /// What the user said last to have read of `from`.

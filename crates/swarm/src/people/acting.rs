@@ -160,8 +160,9 @@ impl Behaviour for People {
         Ok(())
     }
 
-    fn on_redelivered(&mut self, _: &mut User<'_>, _: &Incoming<'_>) {
-        self.checker.redelivered();
+    fn on_redelivered(&mut self, user: &mut User<'_>, message: &Incoming<'_>) {
+        self.checker.tick(user.now_us());
+        self.checker.redelivered(user.index(), message);
     }
 
     fn on_breach(&mut self, user: &mut User<'_>, breach: &Breach<'_>) -> Result<(), String> {
