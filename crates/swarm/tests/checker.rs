@@ -28,6 +28,8 @@ enum Fault {
     AcceptedTwice,
     /// Delivered again, and marked so: allowed.
     Redeliver,
+    /// Comes after the next one, below it, and marked as if it had come before.
+    HideAsRedelivered,
     DeliverRefused,
     NoAnswer,
     ReceiptBack,
@@ -113,6 +115,13 @@ impl Relay {
         let fault = if unlucky { self.fault } else { Fault::None };
         match fault {
             Fault::Drop => return,
+            Fault::HideAsRedelivered => {
+                self.seqs[to] += 1;
+                message["seq"] = json!(self.seqs[to]);
+                message["redelivered"] = json!(true);
+                self.held = Some(message);
+                return;
+            }
             Fault::Reorder => {
                 self.held = Some(message);
                 return;
@@ -143,7 +152,10 @@ impl Relay {
         if to == 1
             && let Some(held) = self.held.take()
         {
-            self.deliver(to, held);
+            match self.fault {
+                Fault::HideAsRedelivered => self.say(to, &held),
+                _ => self.deliver(to, held),
+            }
         }
     }
 
@@ -323,6 +335,7 @@ fn each_breach_is_caught_and_named() {
         (Fault::NoReceipts, Kind::ReceiptMissing),
         (Fault::ReceiptAhead, Kind::Receipt),
         (Fault::AcceptedTwice, Kind::Answer),
+        (Fault::HideAsRedelivered, Kind::Seq),
         (Fault::DeliverRefused, Kind::Phantom),
         (Fault::NoAnswer, Kind::Unanswered),
         (Fault::ReceiptBack, Kind::Receipt),
@@ -342,6 +355,8 @@ fn each_breach_is_caught_and_named() {
             | Fault::NoAnswer
             | Fault::AcceptedTwice => ("u0", None),
             Fault::Drop | Fault::DoubleOnTheWire | Fault::Invent => ("u1", None),
+            // It may come before its sender has read the refusal: then only the sums tell.
+            Fault::DeliverRefused => ("u1", found.number),
             _ => ("u1", Some(UNLUCKY as u64)),
         };
         assert_eq!(
