@@ -53,7 +53,7 @@ const ALL: &[(&str, &str, &str, Option<&str>)] = &[
     ),
     (
         "hold",
-        "--servers 6 --connections 100000 --minutes 3",
+        "--servers 6 --connections 100000 --minutes 2",
         "--servers 2 --connections 3000 --minutes 0.2",
         Some("--servers 2 --connections 20 --minutes 0.02"),
     ),
