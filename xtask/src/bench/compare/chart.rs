@@ -6,13 +6,13 @@ use super::node::Kind;
 use super::table::Table;
 use crate::bench::report::short;
 
-const WIDTH: f64 = 900.0;
-const LABELS: f64 = 430.0;
+const WIDTH: f64 = 1000.0;
+const LABELS: f64 = 540.0;
 const RIGHT: f64 = 90.0;
 const BAR: f64 = 11.0;
 const ROW: f64 = 34.0;
 const TOP: f64 = 70.0;
-/// From a hundredth to a thousand times.
+/// Powers of ten: from a tenth to a thousand times.
 const FROM: f64 = -1.0;
 const TO: f64 = 3.0;
 const COLOURS: [&str; 3] = ["#2b6cb0", "#c05621", "#6b46c1"];
@@ -56,9 +56,7 @@ pub(super) fn svg(table: &Table) -> String {
             TOP - 2.0,
             height - 16.0,
             TOP - 8.0,
-            short(10f64.powi(exponent))
-                .trim_end_matches('0')
-                .trim_end_matches('.')
+            10f64.powi(exponent)
         );
     }
     for (number, row) in rows.iter().enumerate() {
@@ -121,6 +119,9 @@ mod tests {
         let drawn = svg(&table);
         assert!(drawn.contains(">memory</text>") && !drawn.contains(">nothing</text>"));
         assert!(drawn.contains(">10.0</text>"));
+        for tick in [">0.1<", ">1<", ">10<", ">100<", ">1000<"] {
+            assert!(drawn.contains(tick), "{tick}");
+        }
         // Ten times is a quarter of the axis.
         assert!((at(10.0) - at(1.0) - (WIDTH - LABELS - RIGHT) / 4.0).abs() < 0.01);
     }
