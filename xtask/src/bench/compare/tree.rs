@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn children_of_children_count() {
         let mut shell = Command::new("sh")
-            .args(["-c", "sh -c 'echo; read x' | cat; true"])
+            .args(["-c", "sh -c 'sh -c \"echo; read x\"; true'; true"])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()
