@@ -92,7 +92,7 @@ async fn send(state: Shared, caller: Caller, Json(new): Json<NewMessage>) -> Ans
         }
         To::All { all: true } => {
             caller.target("all users");
-            message.to_all(state).await?
+            message.post_to_all(state).await?
         }
         To::All { all: false } => {
             let detail = "to is {\"user\": …}, {\"users\": […]} or {\"all\": true}";
@@ -159,7 +159,7 @@ impl Message {
     }
 
     /// To everybody, in the background. Returns how many there are.
-    async fn to_all(self, state: Shared) -> Result<u64, Problem> {
+    async fn post_to_all(self, state: Shared) -> Result<u64, Problem> {
         let store = state.parts.broker.store();
         let mut count = 0;
         let mut after: Option<UserId> = None;
