@@ -364,19 +364,9 @@ impl Broker {
 
     /// The user's connections.
     pub fn connections(&self, user: &UserId) -> Vec<Connection> {
-        let connections = |anchor: &Anchor| {
-            let slots = anchor.slots.lock();
-            let slots = slots.iter().map(|slot| Connection {
-                device: slot.device.clone(),
-                since_ms: slot.since_ms,
-                unanswered: slot.unanswered.load(Ordering::Relaxed),
-            });
-            slots.collect()
-        };
-        self.shared
-            .registry
-            .with(user, |entry| connections(&entry.anchor))
-            .unwrap_or_default()
+        let registry = &self.shared.registry;
+        let found = registry.with(user, |entry| Connection::all(&entry.anchor));
+        found.unwrap_or_default()
     }
 
     /// Hears what becomes of the append of this very envelope.

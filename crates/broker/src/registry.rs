@@ -5,7 +5,7 @@
 //! decides anything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -135,5 +135,18 @@ impl Registry {
             .iter()
             .map(|entry| entry.value().clone())
             .collect()
+    }
+}
+
+impl crate::Connection {
+    /// Those of a user.
+    pub(crate) fn all(anchor: &Anchor) -> Vec<Self> {
+        let slots = anchor.slots.lock();
+        let slots = slots.iter().map(|slot| Self {
+            device: slot.device.clone(),
+            since_ms: slot.since_ms,
+            unanswered: slot.unanswered.load(Ordering::Relaxed),
+        });
+        slots.collect()
     }
 }
