@@ -236,6 +236,9 @@ async fn what_waits_at_a_shutdown_is_counted_and_nothing_starts_again() {
     assert!(shutdown.await.unwrap().is_clean());
     assert_eq!(actor.stats().restarts, 0);
     assert!(soon(actor.ended()).await.is_panic());
+    let Event::Crashed { .. } = events.recv().await.unwrap() else {
+        panic!("not its panic")
+    };
     let Event::Exited { discarded, .. } = events.recv().await.unwrap() else {
         panic!("not its end")
     };

@@ -180,10 +180,8 @@ pub struct Summary {
     /// Faults that were asked for and cannot be had here.
     pub chaos_left_out: Vec<LeftOut>,
     /// The seed of the faults, when there was chaos.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub chaos_seed: Option<u64>,
     /// Where the log of the server is that the run started, unless the verdict is clean.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub server_log: Option<PathBuf>,
     /// The checker's verdict.
     pub verdict: Verdict,

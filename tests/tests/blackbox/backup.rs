@@ -34,7 +34,7 @@ async fn send(node: &Node, count: usize) -> Vec<String> {
 /// Everything bob gets, acknowledged at the end: ids in order, and the places.
 async fn receive(node: &Node, at_least: usize) -> Vec<(u64, String)> {
     let (mut bob, welcome) = Connect::to(node).sign_in(&node.user("bob"), "phone").await;
-    let pending = usize::try_from(welcome["pending"].as_u64().unwrap()).unwrap();
+    let pending = usize::try_from(welcome["pending"].as_u64().expect("a number")).expect("a count");
     assert!(
         pending >= at_least,
         "{pending} wait, {at_least} were accepted"
@@ -42,8 +42,8 @@ async fn receive(node: &Node, at_least: usize) -> Vec<(u64, String)> {
     let mut got = Vec::new();
     while got.len() < pending {
         let message = bob.take("message").await;
-        let seq = message["seq"].as_u64().unwrap();
-        got.push((seq, message["id"].as_str().unwrap().to_owned()));
+        let seq = message["seq"].as_u64().expect("a number");
+        got.push((seq, message["id"].as_str().expect("an id").to_owned()));
         bob.send_json(&json!({"type": "ack", "seq": seq})).await;
     }
     bob.close().await;
@@ -52,7 +52,7 @@ async fn receive(node: &Node, at_least: usize) -> Vec<(u64, String)> {
 
 fn backups(node: &Node) -> Vec<Value> {
     let list = node.admin().get("/admin/v1/node/backups").expect(200);
-    list["backups"].as_array().unwrap().clone()
+    list["backups"].as_array().expect("a list").clone()
 }
 
 fn state_of(node: &Node, name: &str) -> Option<String> {
@@ -73,9 +73,9 @@ fn restore(node: &mut Node, file: &str, into: &str) {
     let file = node.data_dir().join("backups").join(file);
     let target: PathBuf = node.dir().join(into);
     node.move_data(target);
-    let restored = node.run(&["restore", "--from", file.to_str().unwrap()]);
+    let restored = node.run(&["restore", "--from", file.to_str().expect("a plain path")]);
     assert_eq!(restored.code, Some(0), "{restored:?}");
-    let again = node.run(&["restore", "--from", file.to_str().unwrap()]);
+    let again = node.run(&["restore", "--from", file.to_str().expect("a plain path")]);
     assert_eq!(again.code, Some(69), "not into what is there: {again:?}");
     node.launch();
 }
@@ -228,13 +228,25 @@ async fn admin_commands_do_what_they_say() {
     let limits = json(&["limits", "bob", "--messages-per-s", "5"]);
     assert_eq!(limits["limits"]["messages_per_s"], 5);
     let file = node.dir().join("bob.ndjson");
-    run(&["mailbox", "export", "bob", "--to", file.to_str().unwrap()]);
+    run(&[
+        "mailbox",
+        "export",
+        "bob",
+        "--to",
+        file.to_str().expect("a plain path"),
+    ]);
     let purge = ["mailbox", "purge", "bob", "--reason", "a test"];
     let refused = node.run(&[&["admin"], &purge[..]].concat());
     assert_eq!(refused.code, Some(1), "not without --yes: {refused:?}");
     assert!(refused.stderr.contains("--yes"), "{refused:?}");
     assert_eq!(json(&[&purge[..], &["--yes"]].concat())["purged_count"], 1);
-    let imported = json(&["mailbox", "import", "bob", "--from", file.to_str().unwrap()]);
+    let imported = json(&[
+        "mailbox",
+        "import",
+        "bob",
+        "--from",
+        file.to_str().expect("a plain path"),
+    ]);
     assert_eq!(imported, json!({"imported_count": 1, "skipped_count": 0}));
     assert!(run(&["audit"]).contains("mailboxes.purge"));
     assert!(json(&["storage"])["journal_bytes"].as_u64().unwrap() > 0);
