@@ -59,6 +59,7 @@ mod reads;
 mod receipts;
 mod recover;
 mod reserve;
+mod settled;
 mod shared;
 mod sledstore;
 mod store;

@@ -1,16 +1,15 @@
 //! What a client says, read without copying.
 //!
-//! One pass over the text records where each known field stands (`scan` for
-//! plain frames, `serde_json` for the rest); only the fields the frame's `type`
-//! asks for are then read. So a field that means nothing for this type is
+//! One pass over the text records where each known field stands (`fields`);
+//! only the fields the frame's `type` asks for are then read. So a field that means nothing for this type is
 //! ignored whatever it holds, and a body is never parsed beyond finding its end.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::scan;
+use crate::fields::Fields;
 use crate::{DeviceId, ErrorCode, Limits, MessageId, Seq, UserId};
 
 /// A frame from a client. Borrowed from the text it was read from.
@@ -100,112 +99,6 @@ impl FrameError {
             reference: None,
         }
     }
-}
-
-/// Where each known field stands, as JSON text.
-#[derive(Debug, Default)]
-struct Fields<'a> {
-    kind: Option<&'a str>,
-    token: Option<&'a str>,
-    device: Option<&'a str>,
-    client: Option<&'a str>,
-    id: Option<&'a str>,
-    to: Option<&'a str>,
-    body: Option<&'a str>,
-    ttl_s: Option<&'a str>,
-    ephemeral: Option<&'a str>,
-    seq: Option<&'a str>,
-    ack: Option<&'a str>,
-    rev: Option<&'a str>,
-    from: Option<&'a str>,
-    /// Never found by the quick reader.
-    nonce: Option<&'a RawValue>,
-}
-
-impl<'a> Fields<'a> {
-    /// Reads a plain frame; `None` for one that needs the general reader.
-    fn scan(json: &'a str) -> Option<Self> {
-        let mut fields = Self::default();
-        scan::members(json, |name, value| {
-            let field = match name {
-                "type" => &mut fields.kind,
-                "id" => &mut fields.id,
-                "to" => &mut fields.to,
-                "body" => &mut fields.body,
-                "ttl_s" => &mut fields.ttl_s,
-                "ephemeral" => &mut fields.ephemeral,
-                "seq" => &mut fields.seq,
-                "ack" => &mut fields.ack,
-                "rev" => &mut fields.rev,
-                "from" => &mut fields.from,
-                _ => return None,
-            };
-            // The general reader says what is wrong with two, and that `null` is none.
-            let plain = field.is_none() && (value != "null" || name == "body");
-            plain.then(|| *field = Some(value))
-        })?;
-        Some(fields)
-    }
-
-    /// Reads any frame.
-    fn read(json: &'a str) -> Result<Self, serde_json::Error> {
-        let found: Found<'a> = serde_json::from_str(json)?;
-        let text = |raw: Option<&'a RawValue>| raw.map(RawValue::get);
-        Ok(Self {
-            kind: text(found.kind),
-            token: text(found.token),
-            device: text(found.device),
-            client: text(found.client),
-            id: text(found.id),
-            to: text(found.to),
-            body: text(found.body),
-            ttl_s: text(found.ttl_s),
-            ephemeral: text(found.ephemeral),
-            seq: text(found.seq),
-            ack: text(found.ack),
-            rev: text(found.rev),
-            from: text(found.from),
-            nonce: found.nonce,
-        })
-    }
-}
-
-/// What the general reader finds. `null` counts as absent except in `body` and `nonce`.
-#[derive(Deserialize)]
-struct Found<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    token: Option<&'a RawValue>,
-    #[serde(borrow)]
-    device: Option<&'a RawValue>,
-    #[serde(borrow)]
-    client: Option<&'a RawValue>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    to: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    body: Option<&'a RawValue>,
-    #[serde(borrow)]
-    ttl_s: Option<&'a RawValue>,
-    #[serde(borrow)]
-    ephemeral: Option<&'a RawValue>,
-    #[serde(borrow)]
-    seq: Option<&'a RawValue>,
-    #[serde(borrow)]
-    ack: Option<&'a RawValue>,
-    #[serde(borrow)]
-    rev: Option<&'a RawValue>,
-    #[serde(borrow)]
-    from: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    nonce: Option<&'a RawValue>,
-}
-
-/// Keeps a `null` that is there: `Option` alone would make it absent.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&'a RawValue>::deserialize(d).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -394,23 +287,12 @@ fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, Frame
     })
 }
 
-/// What the quick reader takes, the general one reads in the same way.
-///
-/// # Panics
-/// When it does not.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn same_by_both_readers(json: &str) {
-    if let Some(quick) = Fields::scan(json) {
-        let general = Fields::read(json).unwrap_or_else(|error| panic!("{json}: {error}"));
-        assert_eq!(format!("{quick:?}"), format!("{general:?}"), "{json}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fields::same_by_both_readers;
 
     const ID: &str = "0190163d-8694-739b-aea5-966c26f8ad91";
 

@@ -24,7 +24,7 @@ pub fn client_frame(data: &[u8]) {
         body_bytes_max: 512,
         ..Limits::default()
     };
-    crate::client_frame::same_by_both_readers(text);
+    crate::fields::same_by_both_readers(text);
     match ClientFrame::decode(text, &limits) {
         Ok(frame) => {
             let again = encode(&frame);

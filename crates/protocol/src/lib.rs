@@ -9,6 +9,7 @@
 
 mod client_frame;
 mod codes;
+mod fields;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod ids;

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stonechat_swarm::report::{self, About};
 use stonechat_swarm::{
-    Admin, End, Finished, Ground, Outcome, Probe, READY, Recorder, Scenario, ScenarioError,
-    Sources, SwarmError, Task, Title, coordinate, machine, work,
+    Admin, End, Finished, Ground, Outcome, Probe, READY, Recorder, Requests, Scenario,
+    ScenarioError, Sources, SwarmError, Task, Title, coordinate, machine, work,
 };
 
 use crate::cli::{ConfigArgs, SwarmArgs, SwarmCommand};
@@ -81,6 +81,9 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
         let text = "--spawn and --chaos take one process: leave --processes away";
         return Err(Failure::new(Exit::Config, text));
     }
+    // Before there is a server of its own that has to be ended.
+    let requests = Requests::with_signals();
+    let requests = requests.map_err(|error| Failure::io("handling signals", &error))?;
     let spawned = own.spawned(args, scenario.devices_total())?;
     let (server, admin, pid) = match &spawned {
         Some(spawned) => (spawned.server(), spawned.admin()?, spawned.pid()),
@@ -111,7 +114,7 @@ fn load(args: &ConfigArgs, swarm: &SwarmArgs) -> Result<(), Failure> {
     let stranger = format!("{prefix}chaos-");
     let ground = own.ground(spawned, &scenario, &admin, &stranger)?;
     let probe = Probe::start(admin.clone(), pid);
-    let (finished, recorder) = go(swarm, ground, &tasks, probe, title)?;
+    let (finished, recorder) = go(swarm, ground, &tasks, (requests, probe), title)?;
     let mut summary = finished.summary;
     summary.seed = scenario.seed;
     summary.server = recorder.probe().map(Probe::used).unwrap_or_default();
@@ -198,14 +201,14 @@ fn go(
     swarm: &SwarmArgs,
     ground: Ground,
     tasks: &[Task],
-    probe: Probe,
+    (requests, probe): (Requests, Probe),
     title: Title,
 ) -> Result<(Finished, Recorder), Failure> {
     if let [task] = tasks {
         descriptors(task, DESCRIPTORS_SPARE + swarm.ground.descriptors())?;
         // Before the terminal is taken over: this takes a while, and what fails is read on a plain one.
         let roster = task.roster()?;
-        let mut front = Front::new(swarm.plain, probe, title)?;
+        let mut front = Front::new(swarm.plain, requests, probe, title)?;
         let finished = task.run_on(ground, roster, &mut front);
         let recorder = front.close();
         return Ok((finished?, recorder));
@@ -217,7 +220,7 @@ fn go(
         command.args(["swarm", "work"]);
         command
     };
-    let mut front = Front::new(swarm.plain, probe, title)?;
+    let mut front = Front::new(swarm.plain, requests, probe, title)?;
     let finished = coordinate(tasks, worker, &mut front);
     let recorder = front.close();
     Ok((finished?, recorder))

@@ -15,9 +15,12 @@ pub(super) struct Front {
 
 impl Front {
     /// A live view when there is a terminal for it and it is wanted.
-    pub(super) fn new(plain: bool, probe: Probe, title: Title) -> Result<Self, Failure> {
-        let requests = Requests::with_signals();
-        let requests = requests.map_err(|error| Failure::io("handling signals", &error))?;
+    pub(super) fn new(
+        plain: bool,
+        requests: Requests,
+        probe: Probe,
+        title: Title,
+    ) -> Result<Self, Failure> {
         let view = match plain || !is_capable() {
             true => None,
             false => {
