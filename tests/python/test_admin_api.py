@@ -20,7 +20,7 @@ CHECKS = (
     "response_schema_conformance"
 )
 # A stream of events does not end; backups take what time they take.
-APART = ("/events", "/node/backups")
+APART = ("/events", "/node/backups", "/users/{user}/mailbox/import")
 
 
 @pytest.fixture

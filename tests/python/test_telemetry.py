@@ -105,6 +105,11 @@ def test_every_metric_is_watched():
         "stonechat_actors_abandoned_total",
         "stonechat_tls_reloads_total",
         "stonechat_tasks",
+        # Told in the audit log and among the live events, with who and why.
+        "stonechat_admin_unauthorized_total",
+        "stonechat_admin_ledger_failures_total",
+        "stonechat_events_dropped_total",
+        "stonechat_store_purged_total",
     }
     assert page.documented().keys() - asked == unwatched
 
