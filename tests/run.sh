@@ -22,9 +22,7 @@ command -v mount >/dev/null || apt_missing+=(mount)
 command -v promtool >/dev/null || apt_missing+=(prometheus)
 command -v openssl >/dev/null || apt_missing+=(openssl)
 python3 -c 'import venv, ensurepip' 2>/dev/null || apt_missing+=(python3-venv)
-# The dashboard: its tool chain, and a browser to look at it with.
-command -v node >/dev/null || apt_missing+=(nodejs)
-command -v npm >/dev/null || apt_missing+=(npm)
+# The dashboard: a browser to look at it with. Its tool chain sees to itself.
 command -v chromium >/dev/null || apt_missing+=(chromium)
 if [ ${#apt_missing[@]} -gt 0 ]; then
     say "installing with apt: ${apt_missing[*]}"
