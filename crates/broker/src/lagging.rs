@@ -43,12 +43,7 @@ impl Lagging {
         }
     }
 
-    /// The user's session missed something.
-    pub(crate) fn add(&mut self, user: UserId) {
-        self.users.insert(user);
-    }
-
-    /// So did all sessions that `concerned` picks.
+    /// All sessions that `concerned` picks missed something.
     pub(crate) fn add_all(&mut self, concerned: impl Fn(&Anchor) -> bool) {
         for entry in self.shared.registry.all() {
             if concerned(&entry.anchor) {

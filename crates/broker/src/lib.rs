@@ -17,6 +17,7 @@ mod config;
 mod dispatcher;
 mod figures;
 mod lagging;
+mod marks;
 mod offline_queue;
 mod outlet;
 mod posting;

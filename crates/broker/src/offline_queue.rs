@@ -6,64 +6,40 @@
 //! store (a resync of the sessions) and nothing else. Telling sessions of
 //! commits is the `dispatcher`'s.
 
+mod steps;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{HashMap, HashMapExt, HashSet, HashSetExt};
-use stonechat_actors::{ActorRef, Ctx, Handle, Supervised};
-use stonechat_mailbox::{MailboxRef, Receipt, StoreError};
-use stonechat_protocol::{DeviceId, ErrorCode, MessageId, Seq, UserId};
+use futures_util::FutureExt;
+use stonechat_actors::{Ctx, Handle, Supervised};
+use stonechat_mailbox::{Receipt, StoreError};
+use stonechat_protocol::{ErrorCode, UserId};
 
+use self::steps::Step;
+pub(crate) use self::steps::{Ack, ReadUpTo};
 use crate::dispatcher::RESYNC_INTERVAL_MS;
 use crate::lagging::Lagging;
-use crate::receipts::{Mark, Moved, move_watermark};
-use crate::session::{ReceiptMoved, Refuse, Session};
+use crate::marks::Marks;
+use crate::receipts::{Mark, Moved, RefuseTo, move_watermark};
+use crate::session::{ReceiptMoved, Refuse};
 use crate::settle::settle;
 use crate::shared::{Shared, now_ms};
 
-/// How long a mark may wait for room in another queue's inbox.
-const FORWARD_DEADLINE: Duration = Duration::from_secs(30);
-/// Messages looked through for one that was read but not yet acknowledged.
-const FIND_SCAN_MAX: usize = 4096;
 /// Messages that leave in one sweep before others get a turn.
 const EXPIRE_SLICE: usize = 10_000;
-/// Marks of one user that may wait for the store; more than there are conversations kept
-/// unless the store was told otherwise. Beyond it the oldest goes.
-const MARKS_MAX: usize = 16_384;
-/// Waiting marks looked through for an older one that a new one makes superfluous.
-const MARKS_SEARCHED_MAX: usize = 64;
-/// Reads of one user that may wait for the store; beyond it they are refused.
-const READS_MAX: usize = 256;
 /// Untold receipts looked through for an older one of the same conversation. Beyond it both
 /// are told, in order.
 const UNTOLD_SEARCHED_MAX: usize = 64;
 /// When it is looked again whether a receipt can be made durable.
 const UNTOLD_AGAIN: Duration = Duration::from_millis(200);
-/// Calls of the store that may be waited for at a time; the runtime allows twice as many.
+/// When the store is asked again that had too much to do, and a queue told that was full.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Calls of the store that may be waited for at a time; the runtime allows twice as many. What
+/// is beyond waits for its turn.
 const STORE_CALLS_MAX: usize = 512;
-
-/// A device acknowledged.
-pub(crate) struct Ack {
-    pub(crate) mailbox: MailboxRef,
-    pub(crate) device: DeviceId,
-    pub(crate) upto: Seq,
-}
-
-/// A user read something; asked of the reader's queue.
-pub(crate) struct ReadUpTo {
-    pub(crate) reader: MailboxRef,
-    pub(crate) from: UserId,
-    pub(crate) id: MessageId,
-    pub(crate) session: ActorRef<Session>,
-    pub(crate) connection: u64,
-}
-
-/// What a user's devices say of the messages they got.
-enum Step {
-    Ack(Ack),
-    Read(ReadUpTo),
-}
 
 /// A mark on a conversation; asked of the sender's queue.
 pub(crate) struct Watermark {
@@ -81,8 +57,17 @@ pub(crate) struct OfflineQueue {
     /// for each user, so that receipts move in order and a message that is said to be read
     /// does not leave the mailbox while it is looked for.
     steps: HashMap<UserId, VecDeque<Step>>,
-    /// Marks waiting behind one that waits for the store: one at a time for each user.
-    marks: HashMap<UserId, VecDeque<Mark>>,
+    /// Users among them none of whose steps waits for the store yet.
+    steps_turns: VecDeque<UserId>,
+    /// Marks waiting for the store: one at a time for each sender.
+    marks: Marks,
+    /// Marks waiting for room in the inbox of the sender's queue.
+    outgoing: Marks,
+    /// Whose steps, and whose marks, found the store with too much to do.
+    steps_again: Vec<UserId>,
+    marks_again: Vec<UserId>,
+    /// A timer for these and for `outgoing` is set.
+    again_set: bool,
     /// Receipts whose acknowledgement is not known to be durable yet: telling them now and
     /// losing it in a crash would let a watermark step back.
     untold: Vec<(UserId, Receipt)>,
@@ -97,7 +82,12 @@ impl OfflineQueue {
             shared,
             index,
             steps: HashMap::new(),
-            marks: HashMap::new(),
+            steps_turns: VecDeque::new(),
+            marks: Marks::new(),
+            outgoing: Marks::new(),
+            steps_again: Vec::new(),
+            marks_again: Vec::new(),
+            again_set: false,
             untold: Vec::new(),
             telling: false,
         }
@@ -110,78 +100,77 @@ impl OfflineQueue {
         self.lagging.resync();
     }
 
+    /// Takes up what waits, as far as the store may be asked.
+    fn take_up(&mut self, ctx: &mut Ctx<Self>) {
+        while ctx.futures_len() < STORE_CALLS_MAX {
+            if let Some((sender, mark)) = self.marks.next() {
+                self.run_mark(sender, mark, ctx);
+            } else if let Some(user) = self.steps_turns.pop_front() {
+                self.run_steps(&user, ctx);
+            } else {
+                return;
+            }
+        }
+    }
+
     fn forward(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
         let Some(queue) = self.shared.queue_for(&sender) else {
             return;
         };
         if queue.actor.id() == ctx.myself().id() {
             self.move_mark(sender, mark, ctx);
-        } else if let Err(refused) = queue.actor.try_tell(Watermark { sender, mark })
-            && refused.is_full()
-        {
-            if ctx.futures_len() >= STORE_CALLS_MAX {
-                tracing::warn!("a receipt was not passed on: too many wait for a full queue");
-                return;
+        } else if !self.outgoing.is_empty() {
+            refuse_too_many(self.outgoing.add(&sender, mark));
+        } else if !self.pass_on(&sender, mark) {
+            self.outgoing.done(&sender);
+            self.try_again(ctx);
+        }
+    }
+
+    /// Tells the sender's queue of a mark. `false`: it has no room, and the mark waits.
+    fn pass_on(&mut self, sender: &UserId, mark: Mark) -> bool {
+        let Some(queue) = self.shared.queue_for(sender) else {
+            return true;
+        };
+        let sender = sender.clone();
+        match queue.actor.try_tell(Watermark { sender, mark }) {
+            Err(refused) if refused.is_full() => {
+                let Watermark { sender, mark } = refused.into_inner();
+                self.outgoing.put_back(&sender, mark);
+                false
             }
-            let actor = queue.actor.clone();
-            let watermark = refused.into_inner();
-            ctx.spawn_then(
-                async move { actor.tell(watermark, FORWARD_DEADLINE).await.is_ok() },
-                |_, told, _| {
-                    if !told {
-                        tracing::warn!("a receipt was not passed on: an offline queue stayed full");
-                    }
-                },
-            );
+            // A queue that has ended does so with the node.
+            Ok(()) | Err(_) => true,
         }
     }
 
     fn move_mark(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
-        if let Some(waiting) = self.marks.get_mut(&sender) {
-            let newest = waiting.len().saturating_sub(MARKS_SEARCHED_MAX);
-            let older = (newest..waiting.len()).find(|&at| mark.covers(&waiting[at]));
-            if let Some(older) = older {
-                waiting.remove(older);
-            } else if waiting.len() >= MARKS_MAX {
-                waiting.pop_front();
-            }
-            waiting.push_back(mark);
-            return;
+        if self.marks.has(&sender) || ctx.futures_len() >= STORE_CALLS_MAX {
+            refuse_too_many(self.marks.add(&sender, mark));
+        } else {
+            self.run_mark(sender, mark, ctx);
         }
-        if ctx.futures_len() >= STORE_CALLS_MAX {
-            // The next acknowledgement or read of the conversation says more than this one.
-            tracing::warn!(
-                queue = self.index,
-                "a receipt was skipped: the store is behind"
-            );
-            return;
-        }
-        self.marks.insert(sender.clone(), VecDeque::new());
-        self.run_mark(sender, mark, ctx);
     }
 
     fn run_mark(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
-        let work = move_watermark(
-            Arc::clone(&self.shared.store),
-            sender.clone(),
-            mark,
-            now_ms(),
-        );
-        settle(self, ctx, work, move |me, moved, ctx| {
-            me.mark_done(&sender, moved, ctx);
-            match me.marks.get_mut(&sender).and_then(VecDeque::pop_front) {
-                Some(next) => me.run_mark(sender, next, ctx),
-                None => {
-                    me.marks.remove(&sender);
-                }
+        let store = Arc::clone(&self.shared.store);
+        let mut work = move_watermark(store, sender.clone(), mark, now_ms());
+        match (&mut work).now_or_never() {
+            Some(moved) => self.mark_done(&sender, moved, ctx),
+            None => {
+                self.marks.begin(&sender);
+                ctx.spawn_then(work, move |me, moved, ctx| {
+                    me.mark_done(&sender, moved, ctx);
+                    me.take_up(ctx);
+                });
             }
-        });
+        }
     }
 
     fn mark_done(
         &mut self,
         sender: &UserId,
-        moved: Result<Moved, StoreError>,
+        moved: Result<Moved, (StoreError, Mark)>,
         ctx: &mut Ctx<Self>,
     ) {
         match moved {
@@ -196,15 +185,50 @@ impl OfflineQueue {
                 self.tell_when_durable(ctx);
             }
             Ok(Moved::Nothing) => {}
-            Ok(Moved::Refused { refuse, code }) => {
-                // A full or gone session: the client learns nothing, and nothing was changed.
-                let _ = refuse.session.try_tell(Refuse {
-                    connection: refuse.connection,
-                    id: refuse.id,
-                    code,
-                });
+            Ok(Moved::Refused(refuse)) => refuse_read(&refuse, ErrorCode::UnknownMessage),
+            Err((StoreError::Overloaded, mark)) => {
+                self.marks.put_back(sender, mark);
+                self.marks_again.push(sender.clone());
+                self.try_again(ctx);
+                return;
             }
-            Err(error) => tracing::error!(%error, "a receipt could not be moved"),
+            // The store has failed for good; the next start derives it again.
+            Err((error, _)) => tracing::error!(%error, "a receipt could not be moved"),
+        }
+        self.marks.done(sender);
+    }
+
+    fn try_again(&mut self, ctx: &mut Ctx<Self>) {
+        if self.again_set {
+            return;
+        }
+        self.again_set = true;
+        ctx.run_later(AGAIN, |me, ctx| {
+            me.again_set = false;
+            me.steps_turns.extend(std::mem::take(&mut me.steps_again));
+            for sender in std::mem::take(&mut me.marks_again) {
+                me.marks.done(&sender);
+            }
+            me.pass_on_waiting(ctx);
+            me.take_up(ctx);
+        });
+    }
+
+    /// Tells other queues what they had no room for.
+    fn pass_on_waiting(&mut self, ctx: &mut Ctx<Self>) {
+        let mut full = Vec::new();
+        while let Some((sender, mark)) = self.outgoing.next() {
+            if self.pass_on(&sender, mark) {
+                self.outgoing.done(&sender);
+            } else {
+                full.push(sender);
+            }
+        }
+        for sender in full {
+            self.outgoing.done(&sender);
+        }
+        if !self.outgoing.is_empty() {
+            self.try_again(ctx);
         }
     }
 
@@ -226,6 +250,7 @@ impl OfflineQueue {
                 return;
             }
             me.telling = false;
+            me.take_up(ctx);
             for (sender, receipt) in receipts {
                 me.lagging.tell(&sender, ReceiptMoved(receipt));
             }
@@ -267,7 +292,9 @@ impl Supervised for OfflineQueue {
         serde_json::json!({
             "queue": self.index,
             "lagging_sessions": self.lagging.len(),
+            "users_with_waiting_acknowledgements": self.steps.len(),
             "users_with_waiting_receipts": self.marks.len(),
+            "users_with_receipts_for_full_queues": self.outgoing.len(),
         })
     }
 }
@@ -275,139 +302,34 @@ impl Supervised for OfflineQueue {
 impl OfflineQueue {
     fn expire(&mut self, ctx: &mut Ctx<Self>) {
         let work = self.shared.store.expire(now_ms(), EXPIRE_SLICE);
-        settle(self, ctx, work, |_, left, ctx| match left {
-            // A full slice: there may be more.
-            Ok(left) if left >= EXPIRE_SLICE as u64 => {
-                ctx.run_later(Duration::from_millis(10), Self::expire);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(%error, "expired messages could not be removed"),
-        });
-    }
-}
-
-impl Handle<Ack> for OfflineQueue {
-    fn handle(&mut self, ack: Ack, ctx: &mut Ctx<Self>) {
-        let user = ack.mailbox.user();
-        if let Some(waiting) = self.steps.get_mut(user) {
-            merge(waiting, ack);
-        } else if ctx.futures_len() >= STORE_CALLS_MAX {
-            // Comes up again when the client acknowledges more, or connects again.
-            self.lagging.add(user.clone());
-        } else {
-            self.steps.insert(user.clone(), VecDeque::new());
-            self.run_ack(ack, ctx);
-        }
-    }
-}
-
-/// Acknowledgements are cumulative: of each device the furthest is enough, but what was read
-/// before it must still be found.
-fn merge(waiting: &mut VecDeque<Step>, ack: Ack) {
-    let since_read = waiting.iter_mut().rev().map_while(|step| match step {
-        Step::Ack(other) => Some(other),
-        Step::Read(_) => None,
-    });
-    let mut since_read = since_read;
-    match since_read.find(|other| other.device == ack.device) {
-        Some(other) => other.upto = other.upto.max(ack.upto),
-        None => waiting.push_back(Step::Ack(ack)),
-    }
-}
-
-impl OfflineQueue {
-    /// The store is done with a step of this user.
-    fn next_step(&mut self, user: &UserId, ctx: &mut Ctx<Self>) {
-        match self.steps.get_mut(user).and_then(VecDeque::pop_front) {
-            Some(Step::Ack(ack)) => self.run_ack(ack, ctx),
-            Some(Step::Read(read)) => self.run_read(read, ctx),
-            None => {
-                self.steps.remove(user);
-            }
-        }
-    }
-
-    fn run_ack(&mut self, ack: Ack, ctx: &mut Ctx<Self>) {
-        let work = self.shared.store.ack(&ack.mailbox, &ack.device, ack.upto);
-        settle(self, ctx, work, move |me, outcome, ctx| {
-            let reader = ack.mailbox.user();
-            match outcome {
-                Ok(outcome) => {
-                    for (sender, id) in outcome.delivered {
-                        if sender != *reader {
-                            let mark = Mark::Delivered {
-                                with: reader.clone(),
-                                id,
-                                upto: ack.upto,
-                            };
-                            me.forward(sender, mark, ctx);
-                        }
-                    }
+        settle(self, ctx, work, |me, left, ctx| {
+            match left {
+                // A full slice: there may be more.
+                Ok(left) if left >= EXPIRE_SLICE as u64 => {
+                    ctx.run_later(Duration::from_millis(10), Self::expire);
                 }
-                // The device was removed, or the account: nothing waits for it any more.
-                Err(StoreError::NotFound(_) | StoreError::UnknownUser(_)) => {}
-                Err(error) => tracing::error!(%error, "an acknowledgement could not be stored"),
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "expired messages could not be removed"),
             }
-            me.next_step(reader, ctx);
+            me.take_up(ctx);
         });
     }
 }
 
-impl Handle<ReadUpTo> for OfflineQueue {
-    fn handle(&mut self, read: ReadUpTo, ctx: &mut Ctx<Self>) {
-        let user = read.reader.user();
-        match self.steps.get_mut(user) {
-            Some(waiting) if waiting.len() < READS_MAX => waiting.push_back(Step::Read(read)),
-            None if ctx.futures_len() < STORE_CALLS_MAX => {
-                self.steps.insert(user.clone(), VecDeque::new());
-                self.run_read(read, ctx);
-            }
-            _ => refuse_read(&read),
-        }
+/// Reads are bounded; the reader says it again.
+fn refuse_too_many(added: Result<(), RefuseTo>) {
+    if let Err(refuse) = added {
+        refuse_read(&refuse, ErrorCode::StorageUnavailable);
     }
 }
 
 /// A full or gone session: the client learns nothing, and nothing was changed.
-fn refuse_read(read: &ReadUpTo) {
-    let _ = read.session.try_tell(Refuse {
-        connection: read.connection,
-        id: read.id,
-        code: ErrorCode::Internal,
+fn refuse_read(refuse: &RefuseTo, code: ErrorCode) {
+    let _ = refuse.session.try_tell(Refuse {
+        connection: refuse.connection,
+        id: refuse.id,
+        code,
     });
-}
-
-impl OfflineQueue {
-    fn run_read(&mut self, read: ReadUpTo, ctx: &mut Ctx<Self>) {
-        let work = self
-            .shared
-            .store
-            .find(&read.reader, &read.from, read.id, FIND_SCAN_MAX);
-        settle(self, ctx, work, move |me, found, ctx| {
-            let reader = Arc::clone(&read.reader);
-            match found {
-                Ok(found) => {
-                    let mark = Mark::Read {
-                        with: reader.user().clone(),
-                        id: read.id,
-                        found,
-                        refuse: crate::receipts::RefuseTo {
-                            session: read.session,
-                            connection: read.connection,
-                            id: read.id,
-                        },
-                    };
-                    me.forward(read.from, mark, ctx);
-                }
-                Err(error) => {
-                    if !matches!(error, StoreError::Overloaded) {
-                        tracing::error!(%error, "a mailbox could not be searched");
-                    }
-                    refuse_read(&read);
-                }
-            }
-            me.next_step(reader.user(), ctx);
-        });
-    }
 }
 
 impl Handle<Watermark> for OfflineQueue {

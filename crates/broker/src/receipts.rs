@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use stonechat_actors::ActorRef;
 use stonechat_delivery::{Receipts, SenderDevices, Watermarks};
 use stonechat_mailbox::{MailboxRef, Receipt, Store, StoreError};
-use stonechat_protocol::{ErrorCode, MessageId, Seq, UserId};
+use stonechat_protocol::{MessageId, Seq, UserId};
 
 use crate::session::Session;
 
@@ -18,14 +18,16 @@ use crate::session::Session;
 const FIND_SCAN_MAX: usize = 4096;
 
 /// Whom to tell that a read was refused.
+#[derive(Clone, Debug)]
 pub(crate) struct RefuseTo {
     pub(crate) session: ActorRef<Session>,
     pub(crate) connection: u64,
     pub(crate) id: MessageId,
 }
 
-/// Something that may move a conversation's watermarks.
-pub(crate) enum Mark {
+/// Something that may move a conversation's watermarks. `R` hears of it if it is refused.
+#[derive(Clone, Debug)]
+pub(crate) enum Mark<R = RefuseTo> {
     /// A first device of `with` acknowledged up to this message.
     Delivered {
         with: UserId,
@@ -39,17 +41,28 @@ pub(crate) enum Mark {
         id: MessageId,
         /// The message's place while it is still in the mailbox of `with`.
         found: Option<Seq>,
-        refuse: RefuseTo,
+        refuse: R,
     },
 }
 
-impl Mark {
-    /// Whether an older mark says nothing that this one does not.
-    pub(crate) fn covers(&self, older: &Self) -> bool {
-        matches!(
-            (self, older),
-            (Self::Delivered { with, .. }, Self::Delivered { with: other, .. }) if with == other
-        )
+impl<R> Mark<R> {
+    /// The other side of the conversation.
+    pub(crate) fn with(&self) -> &UserId {
+        match self {
+            Self::Delivered { with, .. } | Self::Read { with, .. } => with,
+        }
+    }
+
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(self, Self::Read { .. })
+    }
+
+    /// Whom to tell that it was refused, if anybody asked for it.
+    pub(crate) fn refusal(self) -> Option<R> {
+        match self {
+            Self::Delivered { .. } => None,
+            Self::Read { refuse, .. } => Some(refuse),
+        }
     }
 }
 
@@ -60,84 +73,115 @@ pub(crate) enum Moved {
     /// They were there already.
     Nothing,
     /// The read was of something never delivered, or of nobody's.
-    Refused { refuse: RefuseTo, code: ErrorCode },
+    Refused(RefuseTo),
 }
 
-/// Applies a mark to the receipts of `sender`.
+/// Applies a mark to the receipts of `sender`. When the store could not be asked the mark comes
+/// back with the reason.
 pub(crate) fn move_watermark(
     store: Arc<dyn Store>,
     sender: UserId,
     mark: Mark,
     now_ms: u64,
-) -> BoxFuture<'static, Result<Moved, StoreError>> {
+) -> BoxFuture<'static, Result<Moved, (StoreError, Mark)>> {
     async move {
-        let mailbox = match store.resident(&sender) {
-            Some(mailbox) => Some(mailbox),
-            None => store.open(&sender).await?,
-        };
-        let Some(mailbox) = mailbox else {
-            return Ok(match mark {
-                // The account was removed in the meantime.
-                Mark::Delivered { .. } | Mark::Read { found: Some(_), .. } => Moved::Nothing,
-                Mark::Read { refuse, .. } => Moved::Refused {
-                    refuse,
-                    code: ErrorCode::UnknownMessage,
-                },
-            });
-        };
-        let with = match &mark {
-            Mark::Delivered { with, .. } | Mark::Read { with, .. } => with.clone(),
-        };
-        let before = store.receipt(&mailbox, &with).await?;
-        let marks = Watermarks {
-            delivered: before.as_ref().and_then(|receipt| receipt.delivered),
-            read: before.as_ref().and_then(|receipt| receipt.read),
-        };
-        let devices = if mailbox.devices() <= 1 {
-            SenderDevices::One
-        } else {
-            SenderDevices::Several
-        };
-        let mut mark = mark;
-        let mut receipts = Receipts::new(marks);
-        if let Mark::Read { id, found, .. } = &mut mark
-            && found.is_some()
-            && devices == SenderDevices::Several
-        {
-            let delivered = place(&store, &sender, &with, marks.delivered).await?;
-            let read = place(&store, &sender, &with, marks.read).await?;
-            // It may have left since it was found. Only if it has not, what was not there just now
-            // was before it.
-            *found = place(&store, &sender, &with, Some(*id)).await?;
-            if let Some(found) = *found {
-                let before = found.saturating_sub(1);
-                let (delivered, read) = (delivered.unwrap_or(before), read.unwrap_or(before));
-                receipts = Receipts::at(marks, delivered, read);
-            }
+        match decide(&store, &sender, &mark, now_ms).await {
+            Ok(Some(receipt)) => Ok(Moved::Receipt(receipt)),
+            Ok(None) => Ok(Moved::Nothing),
+            Err(Undecided::Unbelieved) => Ok(mark.refusal().map_or(Moved::Nothing, Moved::Refused)),
+            Err(Undecided::Store(error)) => Err((error, mark)),
         }
-        let moved = match mark {
-            Mark::Delivered { id, upto, .. } => {
-                if is_behind(&store, &sender, &with, marks, devices, (id, upto)).await? {
-                    None
-                } else {
-                    receipts.delivered(id, upto)
-                }
-            }
-            Mark::Read {
-                id, found, refuse, ..
-            } => match receipts.read(id, found, devices) {
-                Ok(moved) => moved,
-                Err(_) => {
-                    return Ok(Moved::Refused {
-                        refuse,
-                        code: ErrorCode::UnknownMessage,
-                    });
-                }
-            },
-        };
-        store_moved(&store, &mailbox, &with, moved, now_ms).await
     }
     .boxed()
+}
+
+/// Why a mark did not get as far as moving something or not.
+enum Undecided {
+    /// A read of something never delivered, or of nobody's.
+    Unbelieved,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Undecided {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+async fn decide(
+    store: &Arc<dyn Store>,
+    sender: &UserId,
+    mark: &Mark,
+    now_ms: u64,
+) -> Result<Option<Receipt>, Undecided> {
+    let mailbox = match store.resident(sender) {
+        Some(mailbox) => Some(mailbox),
+        None => store.open(sender).await?,
+    };
+    let Some(mailbox) = mailbox else {
+        return match mark {
+            // The account was removed in the meantime.
+            Mark::Delivered { .. } | Mark::Read { found: Some(_), .. } => Ok(None),
+            Mark::Read { .. } => Err(Undecided::Unbelieved),
+        };
+    };
+    let with = mark.with();
+    let before = store.receipt(&mailbox, with).await?;
+    let marks = Watermarks {
+        delivered: before.as_ref().and_then(|receipt| receipt.delivered),
+        read: before.as_ref().and_then(|receipt| receipt.read),
+    };
+    let devices = if mailbox.devices() <= 1 {
+        SenderDevices::One
+    } else {
+        SenderDevices::Several
+    };
+    let moved = match mark {
+        Mark::Delivered { id, upto, .. } => {
+            if is_behind(store, sender, with, marks, devices, (*id, *upto)).await? {
+                None
+            } else {
+                Receipts::new(marks).delivered(*id, *upto)
+            }
+        }
+        Mark::Read { id, found, .. } => {
+            let (mut receipts, place) = match (found, devices) {
+                (Some(_), SenderDevices::Several) => {
+                    at_places(store, sender, with, marks, *id).await?
+                }
+                _ => (Receipts::new(marks), *found),
+            };
+            match receipts.read(*id, place, devices) {
+                Ok(moved) => moved,
+                // It was in the mailbox when it was read, so it was the reader's to read. Whoever
+                // acknowledged it since comes right behind.
+                Err(_) if found.is_some() => None,
+                Err(_) => return Err(Undecided::Unbelieved),
+            }
+        }
+    };
+    Ok(store_moved(store, &mailbox, with, moved, now_ms).await?)
+}
+
+/// The receipts of a conversation with the places of its watermarks, and the place of message
+/// `id`: it may have left since it was found. Only if it has not, what was not there just now was
+/// before it.
+async fn at_places(
+    store: &Arc<dyn Store>,
+    sender: &UserId,
+    with: &UserId,
+    marks: Watermarks,
+    id: MessageId,
+) -> Result<(Receipts, Option<Seq>), StoreError> {
+    let delivered = place(store, sender, with, marks.delivered).await?;
+    let read = place(store, sender, with, marks.read).await?;
+    let found = place(store, sender, with, Some(id)).await?;
+    let receipts = found.map_or(Receipts::new(marks), |found| {
+        let before = found.saturating_sub(1);
+        let (delivered, read) = (delivered.unwrap_or(before), read.unwrap_or(before));
+        Receipts::at(marks, delivered, read)
+    });
+    Ok((receipts, found))
 }
 
 /// The place of a message in the reader's mailbox, while it is in it.
@@ -187,12 +231,13 @@ async fn store_moved(
     with: &UserId,
     moved: Option<Watermarks>,
     now_ms: u64,
-) -> Result<Moved, StoreError> {
-    let Some(marks) = moved else {
-        return Ok(Moved::Nothing);
-    };
-    let receipt = store
-        .put_receipt(mailbox, with, marks.delivered, marks.read, now_ms)
-        .await?;
-    Ok(receipt.map_or(Moved::Nothing, Moved::Receipt))
+) -> Result<Option<Receipt>, StoreError> {
+    match moved {
+        Some(marks) => {
+            store
+                .put_receipt(mailbox, with, marks.delivered, marks.read, now_ms)
+                .await
+        }
+        None => Ok(None),
+    }
 }

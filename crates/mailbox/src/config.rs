@@ -219,12 +219,14 @@ pub enum WriteFault {
     Short(usize, io::Error),
 }
 
-/// Decides which disk operations of the journal fail. For tests.
+/// Decides which disk operations of the journal fail, and how long those of the database take. For tests.
 pub trait Faults: Send + Sync + 'static {
     /// Asked before `bytes` are written.
     fn write(&self, bytes: usize) -> WriteFault;
     /// Asked before a data sync; `Some`: the sync fails with it.
     fn sync(&self) -> Option<io::Error>;
+    /// Called before a job of the threads that read the database; takes as long as that is to take.
+    fn lookup(&self) {}
 }
 
 /// Durations as whole milliseconds.

@@ -88,6 +88,9 @@ fn work(core: &Core, jobs: &Receiver<Work>) {
         if core.abandoned() {
             return;
         }
+        if let Some(faults) = &core.config.faults {
+            faults.lookup();
+        }
         if catch_unwind(AssertUnwindSafe(|| job(core))).is_err() {
             tracing::error!("reading the mailbox database panicked; accepting nothing more");
             core.database_failed(StoreError::Database("a read panicked".to_owned()));

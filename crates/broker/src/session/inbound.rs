@@ -10,6 +10,7 @@ use stonechat_protocol::{CloseReason, ErrorCode, Seq};
 use super::Session;
 use crate::figures::FIGURES;
 use crate::offline_queue::{Ack, ReadUpTo};
+use crate::receipts::RefuseTo;
 use crate::router::RETRY_AFTER_MS;
 use crate::{Command, Input};
 
@@ -74,8 +75,11 @@ impl Handle<FromClient> for Session {
                     reader: Arc::clone(&self.anchor.mailbox),
                     from,
                     id,
-                    session: ctx.myself(),
-                    connection,
+                    refuse: RefuseTo {
+                        session: ctx.myself(),
+                        connection,
+                        id,
+                    },
                 };
                 let told = self
                     .shared
@@ -85,7 +89,7 @@ impl Handle<FromClient> for Session {
                     self.refuse(
                         connection,
                         Some(id),
-                        ErrorCode::Internal,
+                        ErrorCode::StorageUnavailable,
                         Some(RETRY_AFTER_MS),
                     );
                 }

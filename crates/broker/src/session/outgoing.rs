@@ -12,6 +12,7 @@ use stonechat_protocol::{DeviceId, ErrorCode, ErrorFrame, MessageId, Seq, UserId
 use super::Session;
 use crate::Event;
 use crate::figures::FIGURES;
+use crate::router::RETRY_AFTER_MS;
 use crate::settle::settle;
 
 /// When a failed read of the store is tried again.
@@ -266,7 +267,8 @@ impl Session {
 
 impl Handle<Refuse> for Session {
     fn handle(&mut self, refuse: Refuse, _ctx: &mut Ctx<Self>) {
-        self.refuse(refuse.connection, Some(refuse.id), refuse.code, None);
+        let retry = (refuse.code == ErrorCode::StorageUnavailable).then_some(RETRY_AFTER_MS);
+        self.refuse(refuse.connection, Some(refuse.id), refuse.code, retry);
     }
 }
 

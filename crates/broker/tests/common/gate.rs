@@ -70,3 +70,34 @@ impl Faults for Brim {
         None
     }
 }
+
+/// A database that answers nothing while the test says so.
+#[derive(Default)]
+pub(crate) struct Held {
+    held: Mutex<bool>,
+    moved: Condvar,
+}
+
+impl Held {
+    pub(crate) fn hold(&self, held: bool) {
+        *self.held.lock().expect("never poisoned") = held;
+        self.moved.notify_all();
+    }
+}
+
+impl Faults for Held {
+    fn write(&self, _bytes: usize) -> WriteFault {
+        WriteFault::None
+    }
+
+    fn sync(&self) -> Option<io::Error> {
+        None
+    }
+
+    fn lookup(&self) {
+        let mut held = self.held.lock().expect("never poisoned");
+        while *held {
+            held = self.moved.wait(held).expect("never poisoned");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Receipts while the store is behind: however many wait for it, each conversation's
+//! latest watermarks arrive (contract D8), and no reader is refused for it.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::gate::Held;
+use common::{Device, Node, config, device, id, run, soon, until, user};
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use stonechat_broker::{BrokerConfig, Event, Posted};
+use stonechat_mailbox::{Envelope, Receipt, Store, StoreConfig};
+use stonechat_protocol::{Address, Seq};
+
+/// More senders than an offline queue asks the store for at a time.
+const CROWD: u64 = 600;
+
+/// All users in one offline queue, so that everybody waits for the same.
+fn one_queue() -> BrokerConfig {
+    BrokerConfig {
+        shards: 1,
+        ..config()
+    }
+}
+
+/// Stores the messages `1..` of these users, who are not connected and not in memory.
+async fn post(node: &Node, from: &[String], to: &str) {
+    let mailbox = soon("a mailbox", node.store.open(&user(to))).await;
+    let mailbox = mailbox.expect("opens").expect("is there");
+    let posted = |(n, from): (u64, &String)| Posted {
+        mailbox: Arc::clone(&mailbox),
+        sender: None,
+        envelope: Envelope {
+            from: Address {
+                user: user(from),
+                device: device("phone"),
+            },
+            to: user(to),
+            id: id(n),
+            ts_ms: 1,
+            expires_ms: u64::MAX,
+            body: Bytes::from_static(b"{}"),
+        },
+    };
+    let messages = (1..).zip(from).map(posted).collect();
+    let results = soon("the messages are stored", node.broker.post(messages)).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+/// The store of these tests: everything of the last minutes is in memory, except what the test is about.
+fn held_by(held: &Arc<Held>) -> impl FnOnce(&mut StoreConfig) {
+    let held = Arc::clone(held);
+    move |settings| {
+        settings.faults = Some(held);
+        settings.migrate_after = Duration::from_secs(600);
+        settings.segment_age_max = Duration::from_secs(600);
+    }
+}
+
+/// What is stored of a conversation, if that is known without asking the database.
+fn stored(node: &Node, of: &str, with: &str) -> Option<Receipt> {
+    let mailbox = node.store.resident(&user(of))?;
+    let receipt = node.store.receipt(&mailbox, &user(with)).now_or_never()?;
+    receipt.expect("reads")
+}
+
+/// Receives messages of `CROWD` senders and acknowledges them while the store answers nothing.
+async fn acknowledge_a_crowd(bob: &mut Device) {
+    let mut last: Seq = 0;
+    for n in 1..=CROWD {
+        let message = bob.message().await;
+        assert_eq!(message.n, n);
+        last = message.seq;
+        if n % 16 == 0 {
+            bob.ack(last).await;
+        }
+    }
+    bob.ack(last).await;
+}
+
+fn refusals(events: &[Event]) -> Vec<&Event> {
+    let refusals = events.iter();
+    refusals
+        .filter(|event| matches!(event, Event::Error(_)))
+        .collect()
+}
+
+/// Everybody who wrote to bob hears of it when the store answers again, and those who wrote to others
+/// meanwhile do, too. Nothing follows in any of these conversations.
+#[test]
+fn more_receipts_than_the_store_can_be_asked_for_all_arrive() {
+    let held = Arc::new(Held::default());
+    run(one_queue(), held_by(&held), async |node| {
+        node.create(&["alice", "bob", "carol"]).await;
+        let crowd: Vec<String> = (1..=CROWD).map(|n| format!("sender-{n}")).collect();
+        join_all(crowd.iter().map(async |name| node.create(&[name]).await)).await;
+        let mut alice = node.attach("alice/phone").await;
+        let mut bob = node.attach("bob/laptop").await;
+        let mut carol = node.attach("carol/desk").await;
+        post(node, &crowd, "bob").await;
+        held.hold(true);
+        acknowledge_a_crowd(&mut bob).await;
+
+        alice.send(1, "bob").await;
+        alice.send(2, "carol").await;
+        let (to_bob, to_carol) = (bob.message().await, carol.message().await);
+        bob.ack(to_bob.seq).await;
+        carol.read("alice", 2).await;
+        carol.ack(to_carol.seq).await;
+        let asked = carol.rest(1000, "alice").await;
+        assert!(refusals(&asked).is_empty(), "refused: {asked:?}");
+        held.hold(false);
+
+        alice.receipt("bob", Some(1), None).await;
+        alice.receipt("carol", Some(2), Some(2)).await;
+        for (n, name) in (1..).zip(&crowd) {
+            let moved = || stored(node, name, "bob").and_then(|receipt| receipt.delivered);
+            until("the sender's receipt", || moved() == Some(id(n))).await;
+        }
+        let asked = carol.rest(1001, "alice").await;
+        assert!(refusals(&asked).is_empty(), "refused: {asked:?}");
+    });
+}
+
+/// What waits keeps its order within a conversation: a read of what was acknowledged before it is not
+/// held against an older watermark.
+#[test]
+fn a_read_that_waits_is_not_refused_for_what_came_after_it() {
+    let held = Arc::new(Held::default());
+    run(one_queue(), held_by(&held), async |node| {
+        node.create(&["alice", "bob"]).await;
+        let mut bob = node.attach("bob/laptop").await;
+        post(node, &["alice", "alice", "alice"].map(String::from), "bob").await;
+        held.hold(true);
+        for n in 1..=3 {
+            let message = bob.message().await;
+            assert_eq!(message.n, n);
+            bob.ack(message.seq).await;
+            // The acknowledgement goes on its way with the read.
+            if n < 3 {
+                bob.read("alice", n).await;
+            }
+        }
+        let mailbox = node.store.resident(&user("bob")).expect("resident");
+        let cursor = || mailbox.device(&device("laptop")).map(|state| state.cursor);
+        until("all is acknowledged", || cursor() == Some(3)).await;
+        held.hold(false);
+        let moved = || {
+            stored(node, "alice", "bob")
+                .is_some_and(|it| (it.delivered, it.read) == (Some(id(3)), Some(id(2))))
+        };
+        until("both watermarks have moved", moved).await;
+        let after = bob.rest(1001, "alice").await;
+        assert!(refusals(&after).is_empty(), "refused: {after:?}");
+    });
+}
