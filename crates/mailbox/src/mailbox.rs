@@ -382,7 +382,9 @@ impl State {
             last_seq: meta.last_seq,
             floor: meta.floor,
             first_cursor: meta.first_cursor,
-            migrated_upto: meta.migrated_upto,
+            // A fold since the last checkpoint may reach further than is noted. Were its end
+            // taken from the journal as well, chunks would overlap, and the next start drop one.
+            migrated_upto: chunks.last().map_or(0, Chunk::last).max(meta.migrated_upto),
             messages,
             expired_total: meta.expired_total,
             rev_last: meta.rev_last,
