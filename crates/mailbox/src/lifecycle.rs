@@ -143,6 +143,16 @@ impl JournalStore {
         checkpoint::run(&self.core, Duration::ZERO)
     }
 
+    /// Makes durable what the database holds: what a crash may keep of it beyond the last
+    /// checkpoint. For tests of recovery. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database.
+    #[doc(hidden)]
+    pub fn sync_database_now(&self) -> Result<(), StoreError> {
+        self.core.database()?.sync()
+    }
+
     /// Ends all threads as they are, without writing anything more, and copies the data
     /// directory as a `kill -9` would have left it to `image`. For tests of recovery.
     ///

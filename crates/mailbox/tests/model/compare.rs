@@ -1,12 +1,25 @@
 //! Comparing the store with the model, after a crash above all.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
-use stonechat_mailbox::Store;
+use stonechat_mailbox::{Store, StoreConfig};
 use stonechat_protocol::Seq;
 
-use crate::common::{Node, Time, device, id, segments, used_bytes, user, wait};
-use crate::{DEVICES, USERS, World, settings};
+use crate::common::{Node, Time, config, device, id, segments, used_bytes, user, wait};
+use crate::{DEVICES, USERS, World};
+
+/// Only an explicit checkpoint forgets acknowledgements: the model hands their receipts
+/// over first, as a broker does within the grace time, and some only after the next crash.
+pub(crate) fn settings(dir: &Path, time: &Time) -> StoreConfig {
+    StoreConfig {
+        receipt_grace: Duration::from_secs(3600),
+        // Reached within one run, so that prepared files are taken and left behind.
+        prepare_from_bytes: 4096,
+        ..config(dir, time)
+    }
+}
 
 impl World {
     /// Compares what can be seen with the model.
@@ -67,8 +80,21 @@ impl World {
         self.mailboxes = USERS.iter().map(|name| self.node.mailbox(name)).collect();
     }
 
+    /// Everything is moved to the database, a few messages before that each by itself.
+    pub(crate) fn migrate(&mut self, to: usize, trickle: usize) {
+        for _ in 0..trickle {
+            self.send(0, to, 40, 1_000_000);
+            self.barrier();
+            self.node.store.migrate_now().unwrap();
+        }
+        self.node.store.migrate_now().unwrap();
+    }
+
     /// The process is killed; what it was writing is torn.
-    pub(crate) fn crash(&mut self, garbage: &[u8]) {
+    pub(crate) fn crash(&mut self, garbage: &[u8], synced: bool) {
+        if synced {
+            self.node.store.sync_database_now().unwrap();
+        }
         let image = self.base.path().join((self.generation + 1).to_string());
         self.node.store.crash_into(&image).unwrap();
         self.generation += 1;

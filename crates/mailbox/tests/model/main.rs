@@ -13,13 +13,13 @@ mod compare;
 mod restore;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use common::{Node, Time, body, config, device, id, user, wait};
+use common::{Node, Time, body, device, id, user, wait};
+use compare::settings;
 use proptest::prelude::*;
-use stonechat_mailbox::{MailboxRef, Store, StoreConfig};
+use stonechat_mailbox::{MailboxRef, Store};
 use stonechat_protocol::{MessageId, Seq, UserId};
 
 const USERS: [&str; 3] = ["alice", "bob", "bob.2"];
@@ -67,7 +67,11 @@ enum Op {
     Expire {
         pass_ms: u64,
     },
-    Migrate,
+    /// Before that, messages come one by one, each moved at once: their chunks are folded.
+    Migrate {
+        to: usize,
+        trickle: usize,
+    },
     Checkpoint,
     /// Everything is written to a backup while messages are on their way, the store is thrown
     /// away, and the backup restored.
@@ -77,6 +81,8 @@ enum Op {
     Reopen,
     Crash {
         garbage: Vec<u8>,
+        /// The database keeps what was written since the last checkpoint as well.
+        synced: bool,
     },
 }
 
@@ -93,14 +99,16 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (who.clone(), what).prop_map(|(user, device)| Op::RemoveDevice { user, device }),
         2 => (who.clone(), who.clone()).prop_map(|(user, with)| Op::Read { user, with }),
         1 => (who.clone(), 0u64..4).prop_map(|(user, back)| Op::Purge { user, back }),
-        1 => (who, 0u64..8).prop_map(|(user, back)| Op::DeadLetter { user, back }),
+        1 => (who.clone(), 0u64..8).prop_map(|(user, back)| Op::DeadLetter { user, back }),
         3 => Just(Op::Barrier),
         2 => (0u64..2000).prop_map(|pass_ms| Op::Expire { pass_ms }),
-        3 => Just(Op::Migrate),
+        3 => (who, prop_oneof![3 => Just(0), 2 => 1usize..12])
+            .prop_map(|(to, trickle)| Op::Migrate { to, trickle }),
         2 => Just(Op::Checkpoint),
         1 => (0usize..6).prop_map(|sends| Op::Restore { sends }),
         1 => Just(Op::Reopen),
-        2 => prop::collection::vec(any::<u8>(), 0..80).prop_map(|garbage| Op::Crash { garbage }),
+        2 => (prop::collection::vec(any::<u8>(), 0..80), any::<bool>())
+            .prop_map(|(garbage, synced)| Op::Crash { garbage, synced }),
     ]
 }
 
@@ -297,7 +305,7 @@ impl World {
                 self.expire();
                 self.check();
             }
-            Op::Migrate => self.node.store.migrate_now().unwrap(),
+            Op::Migrate { to, trickle } => self.migrate(to, trickle),
             Op::Checkpoint => {
                 self.report_all();
                 self.node.store.checkpoint_now().unwrap();
@@ -310,7 +318,7 @@ impl World {
                 self.check();
             }
             Op::Restore { sends } => self.restore(sends),
-            Op::Crash { garbage } => self.crash(&garbage),
+            Op::Crash { garbage, synced } => self.crash(&garbage, synced),
         }
     }
 
@@ -459,17 +467,6 @@ impl World {
             model.floor = model.floor.max(slowest);
         }
         model.held = model.held.split_off(&(model.floor + 1));
-    }
-}
-
-/// Only an explicit checkpoint forgets acknowledgements: the model hands their receipts
-/// over first, as a broker does within the grace time, and some only after the next crash.
-fn settings(dir: &Path, time: &Time) -> StoreConfig {
-    StoreConfig {
-        receipt_grace: Duration::from_secs(3600),
-        // Reached within one run, so that prepared files are taken and left behind.
-        prepare_from_bytes: 4096,
-        ..config(dir, time)
     }
 }
 
