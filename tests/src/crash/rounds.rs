@@ -16,7 +16,7 @@ use super::fleet::{Fleet, FleetOptions};
 use crate::{Node, NodeOptions};
 
 /// Bytes of a disk.
-const DISK_BYTES: u64 = 512 << 20;
+const DISK_BYTES: u64 = 2 << 30;
 /// Longest wait for a round's messages to arrive after the restart.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
@@ -90,6 +90,7 @@ const STORES: [(&str, &[(&str, &str)]); 3] = [
         "moving",
         &[
             ("storage.segment_bytes_max", "262144"),
+            ("storage.prepare_from_bytes", "32768"),
             ("storage.segment_age_ms_max", "200"),
             ("storage.journal_bytes_max", "4194304"),
             ("storage.migrate_after_ms", "50"),
@@ -99,6 +100,7 @@ const STORES: [(&str, &[(&str, &str)]); 3] = [
         "small",
         &[
             ("storage.segment_bytes_max", "65536"),
+            ("storage.prepare_from_bytes", "8192"),
             ("storage.segment_age_ms_max", "100"),
             ("storage.journal_bytes_max", "1048576"),
             ("storage.migrate_after_ms", "10"),
