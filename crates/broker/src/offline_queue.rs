@@ -3,7 +3,8 @@
 //! It takes acknowledgements, moves the senders' receipts, and sweeps out what
 //! expired. It keeps no message: what is not delivered now is read from the
 //! store when somebody comes for it. So a panic in here costs a look into the
-//! store (a resync of the sessions) and nothing else. Telling sessions of
+//! store (a resync of the sessions), and the marks that waited for the store at
+//! that moment: these move with the next of their conversation. Telling sessions of
 //! commits is the `dispatcher`'s.
 
 mod steps;
