@@ -379,8 +379,8 @@ impl Device {
                             return Err("refused".to_owned());
                         }
                     }
-                    // A `read` too many at a time: the next one says as much.
-                    None if code == "internal" && truth.has_got(self.number, id) => {}
+                    // A `read` too many for a store that is behind: the next one says as much.
+                    None if code == "storage_unavailable" && truth.has_got(self.number, id) => {}
                     None => return Err("an error that answers nothing".to_owned()),
                 }
             }
