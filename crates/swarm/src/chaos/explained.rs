@@ -22,6 +22,8 @@ fn parts(kind: ChaosKind) -> &'static [&'static str] {
             "the store did not close in order",
             "closing the store failed",
             "could not be",
+            // sled syncs once more when it is closed, and panics when that fails.
+            "thread 'store-close'",
         ],
         K::Descriptors => &["Too many open files"],
         K::Kill
@@ -53,5 +55,9 @@ mod tests {
         assert!(explained(line, &[ChaosKind::Cut, ChaosKind::DiskFull]));
         assert!(!explained(line, &[ChaosKind::Kill, ChaosKind::PanicRouter]));
         assert!(!explained(line, &[]));
+        let line =
+            "thread 'store-close' (7) panicked at sled-0.34.7/src/pagecache/logger.rs:467:41:";
+        assert!(explained(line, &[ChaosKind::SyncFailure]));
+        assert!(!explained(line, &[ChaosKind::Terminate]));
     }
 }
