@@ -125,7 +125,7 @@ pub enum Need {
     Process,
     /// And that has a file system of its own.
     Disk,
-    /// And that was started with the [`switches`].
+    /// And that was started with the switches in front of its C library.
     Switches,
     /// And whose limit of descriptors is known to be small.
     Limit,
