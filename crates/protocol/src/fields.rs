@@ -8,24 +8,54 @@ use serde_json::value::RawValue;
 
 use crate::scan;
 
-/// Where each known field stands, as JSON text.
-#[derive(Debug, Default)]
+/// Where each known field stands, as JSON text. `null` counts as absent except in `body` and `nonce`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Fields<'a> {
+    #[serde(rename = "type", borrow, deserialize_with = "raw")]
     pub(crate) kind: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) token: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) device: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) client: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) id: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) to: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "present")]
     pub(crate) body: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) ttl_s: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) ephemeral: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) seq: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) ack: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) rev: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
     pub(crate) from: Option<&'a str>,
     /// Never found by the quick reader.
+    #[serde(borrow, deserialize_with = "present_raw")]
     pub(crate) nonce: Option<&'a RawValue>,
+}
+
+fn raw<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a str>, D::Error> {
+    let raw = Option::<&RawValue>::deserialize(d)?;
+    Ok(raw.map(RawValue::get))
+}
+
+/// Keeps a `null` that is there.
+fn present_raw<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&'a RawValue>::deserialize(d).map(Some)
+}
+
+/// Keeps a `null` that is there, as text.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a str>, D::Error> {
+    Ok(present_raw(d)?.map(RawValue::get))
 }
 
 impl<'a> Fields<'a> {
@@ -55,63 +85,8 @@ impl<'a> Fields<'a> {
 
     /// Reads any frame.
     pub(crate) fn read(json: &'a str) -> Result<Self, serde_json::Error> {
-        let found: Found<'a> = serde_json::from_str(json)?;
-        let text = |raw: Option<&'a RawValue>| raw.map(RawValue::get);
-        Ok(Self {
-            kind: text(found.kind),
-            token: text(found.token),
-            device: text(found.device),
-            client: text(found.client),
-            id: text(found.id),
-            to: text(found.to),
-            body: text(found.body),
-            ttl_s: text(found.ttl_s),
-            ephemeral: text(found.ephemeral),
-            seq: text(found.seq),
-            ack: text(found.ack),
-            rev: text(found.rev),
-            from: text(found.from),
-            nonce: found.nonce,
-        })
+        serde_json::from_str(json)
     }
-}
-
-/// What the general reader finds. `null` counts as absent except in `body` and `nonce`.
-#[derive(Deserialize)]
-struct Found<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    token: Option<&'a RawValue>,
-    #[serde(borrow)]
-    device: Option<&'a RawValue>,
-    #[serde(borrow)]
-    client: Option<&'a RawValue>,
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    to: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    body: Option<&'a RawValue>,
-    #[serde(borrow)]
-    ttl_s: Option<&'a RawValue>,
-    #[serde(borrow)]
-    ephemeral: Option<&'a RawValue>,
-    #[serde(borrow)]
-    seq: Option<&'a RawValue>,
-    #[serde(borrow)]
-    ack: Option<&'a RawValue>,
-    #[serde(borrow)]
-    rev: Option<&'a RawValue>,
-    #[serde(borrow)]
-    from: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    nonce: Option<&'a RawValue>,
-}
-
-/// Keeps a `null` that is there: `Option` alone would make it absent.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(d: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&'a RawValue>::deserialize(d).map(Some)
 }
 
 /// What the quick reader takes, the general one reads in the same way.
