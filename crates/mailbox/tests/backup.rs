@@ -245,3 +245,63 @@ fn the_fullest_mailboxes_are_found_in_memory_and_in_the_database() {
     assert!(storage.journal_bytes > 0 && storage.free_bytes.is_some_and(|bytes| bytes > 0));
     node.close();
 }
+
+/// What is sent while a backup runs is in it on both sides or on neither: a window that knows an id
+/// whose message the recipient does not have would answer the sender's next try as a duplicate.
+#[test]
+fn what_is_sent_meanwhile_is_on_both_sides_or_on_neither() {
+    const BETWEEN: u64 = 600;
+    let base = tempfile::tempdir().unwrap();
+    let node = Node::open(&base.path().join("data"));
+    // In the order of names the recipient is read long before the sender.
+    let (to, from) = (node.create("aa"), node.create("zz"));
+    for n in 0..BETWEEN {
+        let other = node.create(&format!("m{n}"));
+        node.send(&other, &to, n + 1).unwrap();
+    }
+    let device = common::device("phone");
+    node.attach(&from, "phone");
+    node.barrier();
+    let file = base.path().join("running.backup");
+    let progress = Arc::new(BackupProgress::default());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (begun, begins) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sends = BETWEEN + 1..BETWEEN + 3_000;
+            while !done.load(std::sync::atomic::Ordering::Relaxed)
+                && let Some(n) = sends.next()
+            {
+                // One at a time: little enough for all of it to be in the last piece of the journal.
+                node.send(&from, &to, n).unwrap();
+                node.barrier();
+                let _ = begun.send(());
+            }
+        });
+        begins.recv().unwrap();
+        let report = wait(node.store.backup(&file, progress));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        report.unwrap();
+    });
+    node.close();
+    let target = base.path().join("restored");
+    restore(&file, &target).unwrap();
+    let node = Node::open(&target);
+    let window = node.mailbox("zz").device(&device).unwrap().window;
+    let held: Vec<_> = node.held(&node.mailbox("aa"), 0);
+    let mut known = 0;
+    for n in BETWEEN + 1..BETWEEN + 3_000 {
+        let id = common::id(n);
+        if matches!(
+            window.classify(id),
+            stonechat_protocol::Seen::Accepted { .. }
+        ) {
+            known += 1;
+            assert!(
+                held.iter().any(|(_, one)| *one == id),
+                "{n} is known and not held"
+            );
+        }
+    }
+    assert!(known > 0, "nothing was sent while the backup ran");
+}
