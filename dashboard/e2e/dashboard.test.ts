@@ -117,12 +117,13 @@ test('the tree can be walked by keys', async (context) => {
   await go('actors', 'Actors');
   const tree = page.getByRole('tree');
   await tree.focus();
+  await page.getByRole('treeitem').nth(1).waitFor();
   const at = () => tree.getAttribute('aria-activedescendant');
   const first = await at();
   await page.keyboard.press('ArrowDown');
-  expect(await at()).not.toBe(first);
+  await eventually('the next row', async () => (await at()) !== first || undefined);
   await page.keyboard.press('Home');
-  expect(await at()).toBe(first);
+  await eventually('the first row', async () => (await at()) === first || undefined);
   const root = page.getByRole('treeitem').first();
   expect(await root.getAttribute('aria-expanded')).toBe('true');
   await page.keyboard.press('ArrowLeft');

@@ -1,5 +1,5 @@
 // The supervision tree, live: who supervises whom, whose inbox fills, who crashed just now.
-import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { get, query } from '../api';
 import type { Feed } from '../events';
 import { count } from '../format';
@@ -75,9 +75,9 @@ export function Actors({ place, feed }: { place: Place; feed: Feed }) {
   if (data) kept.current = { flat, forest: data };
   const forest = data ?? (kept.current?.flat === flat ? kept.current.forest : null);
 
-  // At first everything is open that the server told at once.
+  // At first everything is open that the server told at once, before anyone sees or walks a closed tree.
   const opened = useRef(false);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!data || flat || opened.current) return;
     opened.current = true;
     setOpen(new Set([...data.children.keys()].filter((id) => id !== null)));
