@@ -152,12 +152,12 @@ impl SupNode {
     }
 
     /// This node and all below it, parents before children, each in start order.
-    pub(crate) fn collect(self: &Arc<Self>, into: &mut Vec<NodeInfo>) {
-        into.push(self.info());
+    pub(crate) fn visit(self: &Arc<Self>, see: &mut dyn FnMut(NodeInfo)) {
+        see(self.info());
         for node in self.children() {
             match Arc::clone(&node).as_supervisor() {
-                Some(sup) => sup.collect(into),
-                None => into.push(node.info()),
+                Some(sup) => sup.visit(see),
+                None => see(node.info()),
             }
         }
     }

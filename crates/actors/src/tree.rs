@@ -314,8 +314,13 @@ impl Tree {
     #[must_use]
     pub fn snapshot(&self) -> Vec<NodeInfo> {
         let mut nodes = Vec::new();
-        self.root.collect(&mut nodes);
+        self.visit(|node| nodes.push(node));
         nodes
+    }
+
+    /// Shows every node now, in the order of [`Tree::snapshot`], and keeps none of them.
+    pub fn visit(&self, mut see: impl FnMut(NodeInfo)) {
+        self.root.visit(&mut see);
     }
 
     /// One live node by id.

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
+use stonechat_actors::NodeInfo;
 use utoipa::{OpenApi, ToSchema};
 
 use super::Shared;
-use super::actor_view::{Actor, Seen, look};
+use super::actor_view::{Actor, Order, Page, visit};
 use super::body;
 use super::caller::Role;
 use super::operation::{Operation, get};
@@ -55,6 +56,31 @@ struct Branch {
     rate_per_s_sum: f64,
 }
 
+impl Branch {
+    fn new(supervisor: Actor, level: usize) -> Self {
+        Self {
+            supervisor,
+            level,
+            actors_count: 0,
+            restarts_sum: 0,
+            depth_sum: 0,
+            depth_top: 0,
+            not_running_count: 0,
+            rate_per_s_sum: 0.0,
+        }
+    }
+
+    /// Sums up one actor directly below.
+    fn add(&mut self, node: &NodeInfo, rate_per_s: f64) {
+        self.actors_count += 1;
+        self.restarts_sum += u64::from(node.restarts);
+        self.depth_sum += u64::from(node.depth);
+        self.depth_top = self.depth_top.max(node.depth);
+        self.not_running_count += usize::from(node.phase != "running");
+        self.rate_per_s_sum += rate_per_s;
+    }
+}
+
 /// The supervision tree.
 #[derive(Debug, Serialize, ToSchema)]
 struct TreePage {
@@ -72,50 +98,33 @@ struct TreePage {
         (status = 404, description = "There is no such supervisor")))]
 async fn tree(state: Shared, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let part: Part = body::query(&request)?;
-    let all = look(&state, |_| true);
+    let limit = part.limit.unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
     let mut supervisors: Vec<Branch> = Vec::new();
     let mut place = HashMap::new();
-    let is_supervisor = |one: &&Seen| one.node.kind == "supervisor";
-    for one in all.iter().filter(is_supervisor) {
-        let one = one.show();
-        let level = one
-            .parent
-            .and_then(|id| place.get(&id).copied())
-            .map_or(0, |at: usize| supervisors[at].level + 1);
-        place.insert(one.id, supervisors.len());
-        supervisors.push(Branch {
-            supervisor: one,
-            level,
-            actors_count: 0,
-            restarts_sum: 0,
-            depth_sum: 0,
-            depth_top: 0,
-            not_running_count: 0,
-            rate_per_s_sum: 0.0,
-        });
-    }
-    let mut actors = Vec::new();
-    for one in all.iter().filter(|one| !is_supervisor(one)) {
-        let node = &one.node;
+    let mut actors = Page::new(Order::Id, 0, limit);
+    visit(&state, |node, rate_per_s| {
         let parent = node.parent.map(|id| id.0);
-        let Some(at) = parent.and_then(|id| place.get(&id).copied()) else {
-            continue;
-        };
+        let parent_at = parent.and_then(|id| place.get(&id).copied());
+        if node.kind == "supervisor" {
+            let level = parent_at.map_or(0, |at: usize| supervisors[at].level + 1);
+            place.insert(node.id.0, supervisors.len());
+            supervisors.push(Branch::new(Actor::of(node, rate_per_s), level));
+            return;
+        }
+        let Some(at) = parent_at else { return };
         let branch = &mut supervisors[at];
-        branch.actors_count += 1;
-        branch.restarts_sum += u64::from(node.restarts);
-        branch.depth_sum += u64::from(node.depth);
-        branch.depth_top = branch.depth_top.max(node.depth);
-        branch.not_running_count += usize::from(node.phase != "running");
-        branch.rate_per_s_sum += one.rate_per_s;
+        branch.add(&node, rate_per_s);
         let shown = match part.under {
             Some(under) => parent == Some(under) && node.id.0 > part.after.unwrap_or(0),
-            None => branch.supervisor.strategy != Some("dynamic"),
+            None => {
+                branch.supervisor.strategy != Some("dynamic")
+                    && part.depth.is_none_or(|depth| branch.level < depth)
+            }
         };
         if shown {
-            actors.push(one);
+            actors.see(node, rate_per_s);
         }
-    }
+    });
     if let Some(under) = part.under {
         if !place.contains_key(&under) {
             let detail = format!("there is no supervisor {under}");
@@ -127,16 +136,10 @@ async fn tree(state: Shared, request: HttpRequest) -> Result<HttpResponse, Probl
     if let Some(depth) = part.depth {
         let top = supervisors.first().map_or(0, |one| one.level);
         supervisors.retain(|one| one.level < top + depth);
-        let kept: Vec<u64> = supervisors.iter().map(|one| one.supervisor.id).collect();
-        actors.retain(|one| one.node.parent.is_some_and(|id| kept.contains(&id.0)));
     }
-    let limit = part.limit.unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
-    actors.sort_unstable_by_key(|one| one.node.id);
-    let more = actors.len() > limit;
-    actors.truncate(limit);
+    let (actors, more) = actors.done();
     let last = actors.last().filter(|_| more);
-    let next = last.map(|last| last.node.id.to_string());
-    let actors = actors.into_iter().map(Seen::show).collect();
+    let next = last.map(|last| last.id.to_string());
     Ok(HttpResponse::Ok().json(TreePage {
         supervisors,
         actors,

@@ -12,7 +12,7 @@ use stonechat_actors::{ActorId, InspectError, NodeInfo, SteerError, Totals};
 use utoipa::{OpenApi, ToSchema};
 
 use super::Shared;
-use super::actor_view::{Actor, Order, look};
+use super::actor_view::{Actor, Order, Page, visit};
 use super::body::{self, Json};
 use super::caller::{Caller, Role};
 use super::crashes::{Crash, CrashSummary};
@@ -85,15 +85,18 @@ async fn list(state: Shared, request: HttpRequest) -> Answer {
             Problem::bad_request("bad_query", "after is what an earlier page gave as next")
         })?,
     };
-    let seen = look(&state, |node| {
-        filter.lets_through(node) && (order != Order::Id || node.id.0 > after)
-    });
     // By id the cursor is an id, otherwise a place.
     let skip = match order {
         Order::Id => 0,
         _ => usize::try_from(after).unwrap_or(usize::MAX),
     };
-    let (actors, more) = order.pick(&seen, skip, limit);
+    let mut page = Page::new(order, skip, limit);
+    visit(&state, |node, rate_per_s| {
+        if filter.lets_through(&node) && (order != Order::Id || node.id.0 > after) {
+            page.see(node, rate_per_s);
+        }
+    });
+    let (actors, more) = page.done();
     let next = more.then(|| match order {
         Order::Id => actors.last().map_or(0, |last| last.id).to_string(),
         _ => (skip + limit).to_string(),
@@ -133,10 +136,16 @@ struct TopActors {
     responses((status = 200, body = TopActors)))]
 async fn top(state: Shared, request: HttpRequest) -> Answer {
     let top: Top = body::query(&request)?;
-    let seen = look(&state, |node| node.kind != "supervisor");
-    let actors_count = seen.len();
     let limit = top.limit.unwrap_or(20).clamp(1, LIST_MAX);
-    let (actors, _) = top.by.unwrap_or(Order::Depth).pick(&seen, 0, limit);
+    let mut page = Page::new(top.by.unwrap_or(Order::Depth), 0, limit);
+    let mut actors_count = 0;
+    visit(&state, |node, rate_per_s| {
+        if node.kind != "supervisor" {
+            actors_count += 1;
+            page.see(node, rate_per_s);
+        }
+    });
+    let (actors, _) = page.done();
     Ok(HttpResponse::Ok().json(TopActors {
         actors,
         actors_count,
@@ -176,11 +185,11 @@ async fn in_full(state: &Shared, id: ActorId) -> Answer {
         (tree.root().id() == id).then(|| tree.snapshot().swap_remove(0))
     });
     let node = node.ok_or_else(|| unknown(id))?;
-    let rate = state
+    let rate_per_s = state
         .actor_rates
-        .of(std::slice::from_ref(&node), Instant::now(), super::now_ms());
+        .of_one(&node, Instant::now(), super::now_ms());
     let is_supervisor = node.kind == "supervisor";
-    let actor = Actor::of(node, rate.first().copied().unwrap_or(0.0));
+    let actor = Actor::of(node, rate_per_s);
     let shown = if is_supervisor {
         Ok(serde_json::Value::Null)
     } else {
