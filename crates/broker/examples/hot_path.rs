@@ -101,7 +101,7 @@ fn stage_decode(conversation: &Conversation, text: &str) -> Envelope {
         id: send.id,
         ts_ms: TS_MS,
         expires_ms: TS_MS + 1_000_000,
-        body: Bytes::copy_from_slice(send.body.get().as_bytes()),
+        body: Bytes::copy_from_slice(send.body.as_bytes()),
     }
 }
 
