@@ -88,18 +88,30 @@ def with_tls(tmp_path_factory):
         node.stop()
 
 
-def test_what_is_documented_is_exposed_and_what_is_exposed_is_documented(after_traffic, with_tls):
+@pytest.fixture(scope="module")
+def with_traces(tmp_path_factory):
+    """A server that follows messages; where it exports to, nobody is."""
+    settings = {"traces.endpoint": "http://127.0.0.1:9"}
+    node = Node(tmp_path_factory.mktemp("metrics-traces"), settings).start()
+    try:
+        yield exposed(node)
+    finally:
+        node.stop()
+
+
+def test_what_is_documented_is_exposed_and_what_is_exposed_is_documented(after_traffic, with_tls, with_traces):
     told = {name: family.kind for name, family in page.documented().items()}
-    without = {name: kind for name, kind in told.items() if not name.startswith("stonechat_tls_")}
+    not_always = ("stonechat_tls_", "stonechat_trace")
+    without = {name: kind for name, kind in told.items() if not name.startswith(not_always)}
     assert after_traffic.kinds == without
-    assert with_tls.kinds.items() <= told.items()
-    assert after_traffic.kinds | with_tls.kinds == told
+    assert with_tls.kinds.items() | with_traces.kinds.items() <= told.items()
+    assert after_traffic.kinds | with_tls.kinds | with_traces.kinds == told
 
 
-def test_labels_are_documented_and_bounded(after_traffic, with_tls):
+def test_labels_are_documented_and_bounded(after_traffic, with_tls, with_traces):
     families, values = page.documented(), page.documented_labels()
     assert values.keys() == frozenset().union(*(family.labels for family in families.values()))
-    for side in (after_traffic, with_tls):
+    for side in (after_traffic, with_tls, with_traces):
         for name, labels in side.labels.items():
             # A metric with labels may have no series yet, but never one of other labels.
             assert labels.keys() in (families[name].labels, frozenset()), name
@@ -110,6 +122,9 @@ def test_labels_are_documented_and_bounded(after_traffic, with_tls):
     assert seen["stonechat_connections_refused_total"]["status"] == {"404"}
     assert seen["stonechat_frames_received_total"]["type"] == values["type"]
     assert with_tls.labels["stonechat_tls_handshakes_total"]["kind"] == values["kind"]
+    assert with_traces.labels["stonechat_traces_started_total"]["origin"] == values["origin"]
+    outcomes = with_traces.labels["stonechat_trace_spans_total"]["outcome"]
+    assert outcomes == {"exported", "failed", "dropped"}
 
 
 def of_the_protocol(frame: str, enumeration: str) -> set[str]:
@@ -129,7 +144,7 @@ def test_nobody_is_named(after_traffic):
         assert secret not in after_traffic.text
 
 
-def test_names_and_units_follow_the_conventions(after_traffic, with_tls):
+def test_names_and_units_follow_the_conventions(after_traffic, with_tls, with_traces):
     for name, family in page.documented().items():
         assert (family.kind == "counter") == name.endswith("_total"), name
         stem = name.removesuffix("_total")
@@ -140,7 +155,7 @@ def test_names_and_units_follow_the_conventions(after_traffic, with_tls):
     assert len(stems) == len(set(stems))
     promtool = shutil.which("promtool")
     assert promtool, "promtool is missing: install Debian's `prometheus`, as tests/run.sh does"
-    for side in (after_traffic, with_tls):
+    for side in (after_traffic, with_tls, with_traces):
         done = subprocess.run([promtool, "check", "metrics"], input=side.text, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 

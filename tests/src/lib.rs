@@ -14,6 +14,7 @@ pub mod connect;
 pub mod crash;
 pub mod node;
 pub mod options;
+pub mod otlp;
 pub mod raw;
 pub mod schemas;
 pub mod talker;

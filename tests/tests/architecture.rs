@@ -11,12 +11,17 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("stonechat-protocol", &[]),
     ("stonechat-delivery", &["stonechat-protocol"]),
+    ("stonechat-trace", &["stonechat-protocol"]),
     ("stonechat-actors", &[]),
-    ("stonechat-mailbox", &["stonechat-protocol"]),
+    (
+        "stonechat-mailbox",
+        &["stonechat-protocol", "stonechat-trace"],
+    ),
     (
         "stonechat-broker",
         &[
             "stonechat-protocol",
+            "stonechat-trace",
             "stonechat-delivery",
             "stonechat-actors",
             "stonechat-mailbox",
@@ -26,6 +31,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         "stonechat-gateway",
         &[
             "stonechat-protocol",
+            "stonechat-trace",
             "stonechat-delivery",
             "stonechat-actors",
             "stonechat-mailbox",
@@ -42,6 +48,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         "stonechat",
         &[
             "stonechat-protocol",
+            "stonechat-trace",
             "stonechat-delivery",
             "stonechat-actors",
             "stonechat-mailbox",
@@ -82,6 +89,9 @@ const ONLY_NAMED_BY: &[(&str, &[&str])] = &[
     ("awc", &[]),
     ("http", &[]),
     ("hyper", &[]),
+    // Spans are our own until they leave the process.
+    ("opentelemetry*", &["stonechat", "stonechat-tests"]),
+    ("prost", &["stonechat", "stonechat-tests"]),
     // Clients and tests speak to the server from outside; the server speaks it by actix-http.
     (
         "tokio-tungstenite",

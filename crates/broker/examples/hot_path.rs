@@ -14,6 +14,7 @@ use stonechat_protocol::{
     Accepted, Address, ClientFrame, ClientFrameKind, DeviceId, Limits, MessageId, MessageParts,
     UserId, write_accepted, write_message,
 };
+use stonechat_trace::TraceRef;
 
 const BODY_BYTES: usize = 198;
 const TS_MS: u64 = 1_700_000_000_000;
@@ -101,7 +102,8 @@ fn stage_decode(conversation: &Conversation, text: &str) -> Envelope {
         id: send.id,
         ts_ms: TS_MS,
         expires_ms: TS_MS + 1_000_000,
-        body: Bytes::copy_from_slice(send.body.get().as_bytes()),
+        body: Bytes::copy_from_slice(send.body.as_bytes()),
+        trace: TraceRef::default(),
     }
 }
 
@@ -154,6 +156,7 @@ fn stage_deliver(conversation: &mut Conversation, envelope: &Envelope) {
             body: &envelope.body,
             redelivered,
             ephemeral: false,
+            traceparent: None,
         };
         conversation.wire.clear();
         write_message(&mut conversation.wire, &parts);

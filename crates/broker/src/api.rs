@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 use stonechat_protocol::{CloseReason, DeviceId, MessageId, Seq, UserId};
+use stonechat_trace::Span;
 
 use crate::Outlet;
 
@@ -63,6 +64,8 @@ pub enum Command {
         ttl_s: Option<u64>,
         /// Not to be stored.
         ephemeral: bool,
+        /// Of its way through the session, when the message is followed.
+        span: Option<Box<Span>>,
     },
     /// The user has read messages.
     Read {

@@ -28,6 +28,7 @@ mod session;
 mod settle;
 mod shared;
 mod sink;
+mod traced;
 
 pub use api::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
 pub use broker::{

@@ -13,9 +13,10 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use stonechat_mailbox::Envelope;
 use stonechat_protocol::{Accepted, CloseReason, ErrorFrame, Receipt, Seq};
+use stonechat_trace::Span;
 
 /// What a session tells a connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Event {
     /// A message for the device.
     Message {
@@ -29,6 +30,8 @@ pub enum Event {
         redelivered: bool,
         /// Not stored.
         ephemeral: bool,
+        /// Of its delivery, when it is followed; ends when it is written.
+        span: Option<Box<Span>>,
     },
     /// One tick.
     Accepted(Accepted),

@@ -6,6 +6,7 @@
 //! without a session are nobody's: nothing is handed on for them.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use stonechat_mailbox::{CommitSink, Committed, Envelope, StoreError, Unavailable};
@@ -13,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::dispatcher::{CommitBatch, Notice};
 use crate::shared::Shared;
+use crate::traced;
 
 /// Appends somebody waits for, one for each dead letter that is being put back.
 #[derive(Default)]
@@ -55,6 +57,8 @@ struct Sink {
     target: Arc<OnceLock<Arc<Shared>>>,
     failed: watch::Sender<Option<String>>,
     batches: Vec<Vec<Notice>>,
+    /// When the last batch began to be written, if anything is traced.
+    begun: Option<Instant>,
 }
 
 /// The broker's end: give it to [`crate::Broker::start`].
@@ -89,6 +93,7 @@ pub fn commit_sink() -> (Box<dyn CommitSink>, SinkHandle) {
         target: Arc::clone(&target),
         failed: sender,
         batches: Vec::new(),
+        begun: None,
     };
     (Box::new(sink), SinkHandle { target, failed })
 }
@@ -105,6 +110,12 @@ fn add(batches: &mut Vec<Vec<Notice>>, home: u32, notice: Notice) {
 }
 
 impl CommitSink for Sink {
+    fn writing(&mut self) {
+        if stonechat_trace::is_on() {
+            self.begun = Some(Instant::now());
+        }
+    }
+
     fn committed(&mut self, batch: Vec<Committed>) {
         // Before the broker has started nobody is connected, so nobody waits to hear.
         let Some(shared) = self.target.get() else {
@@ -113,6 +124,10 @@ impl CommitSink for Sink {
         shared.watched.tell(&batch);
         let messages = batch.len();
         for committed in batch {
+            if let Some(trace) = committed.envelope.trace.get() {
+                let begun = self.begun.unwrap_or_else(Instant::now);
+                traced::committed(trace, &committed, messages, begun);
+            }
             let Committed {
                 envelope,
                 sender,

@@ -43,6 +43,7 @@ async fn post(node: &Node, from: &[String], to: &str) {
             ts_ms: 1,
             expires_ms: u64::MAX,
             body: Bytes::from_static(b"{}"),
+            trace: Default::default(),
         },
     };
     let messages = (1..).zip(from).map(posted).collect();

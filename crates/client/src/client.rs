@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use serde::Serialize;
-use stonechat_protocol::{Accepted, MessageId, Seq, UserId, Welcome};
+use stonechat_protocol::{Accepted, MessageId, Seq, TraceParent, UserId, Welcome};
 use tokio::sync::oneshot;
 
 use crate::builder::ClientBuilder;
@@ -39,6 +39,9 @@ pub struct SendOptions {
     /// The id, where the application needs to know it beforehand. Must be above every id
     /// this device has used.
     pub id: Option<MessageId>,
+    /// Where in a trace of the application's own the message belongs. After a restart with a
+    /// stored state it is sent again without.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// Ends the client when the application holds neither half any more.
@@ -213,6 +216,7 @@ fn outgoing(
         body: encode_body(body)?,
         ttl_s: options.ttl_s,
         ephemeral: options.ephemeral,
+        traceparent: options.traceparent,
     })
 }
 

@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use stonechat_protocol::{Address, DeviceId, IdWindow, MessageId, Seq, UserId};
+use stonechat_trace::TraceRef;
 
 use crate::admin::StoreAdmin;
 use crate::backup::BackupError;
@@ -31,6 +32,8 @@ pub struct Envelope {
     pub expires_ms: u64,
     /// The body as the sender encoded it. Never parsed, never logged.
     pub body: Bytes,
+    /// Followed while it is in memory; never stored.
+    pub trace: TraceRef,
 }
 
 /// A message at its place in one mailbox.
@@ -113,6 +116,8 @@ pub struct Committed {
 
 /// Told of commits, on the committer's thread. Must not block and must not panic.
 pub trait CommitSink: Send + 'static {
+    /// A batch is about to be written and synced; [`CommitSink::committed`] tells its messages.
+    fn writing(&mut self) {}
     /// A batch is durable (`fdatasync` returned), or was given up.
     fn committed(&mut self, batch: Vec<Committed>);
     /// A write or sync failed for good: the node must stop accepting and exit non-zero.

@@ -146,7 +146,10 @@ impl Committer {
             .filter(|why| *why != Unavailable::Closing);
         let result = match refused {
             Some(why) => Err(why),
-            None => self.write(batch.count),
+            None => {
+                self.sink.writing();
+                self.write(batch.count)
+            }
         };
         match result {
             Ok(()) => self.apply(batch),

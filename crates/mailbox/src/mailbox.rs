@@ -464,9 +464,8 @@ mod tests {
     #[test]
     fn an_emptied_mailbox_gives_its_memory_back() {
         let mut state = State::default();
-        state
-            .devices
-            .push(Box::new(Device::new(DeviceId::new("phone").unwrap())));
+        let phone = DeviceId::new("phone").unwrap();
+        state.devices.push(Box::new(Device::new(phone)));
         for seq in 1..=1000 {
             state.last_seq = seq;
             state.push(Recent {
@@ -481,6 +480,7 @@ mod tests {
                     ts_ms: 0,
                     expires_ms: 1,
                     body: bytes::Bytes::from_static(b"body"),
+                    trace: stonechat_trace::TraceRef::default(),
                 }),
                 segment: seq / 600,
                 at_ms: 0,

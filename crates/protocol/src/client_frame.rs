@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::fields::Fields;
-use crate::{DeviceId, ErrorCode, Limits, MessageId, Seq, UserId};
+use crate::{DeviceId, ErrorCode, Limits, MessageId, Seq, TraceParent, UserId};
 
 /// A frame from a client. Borrowed from the text it was read from.
 #[derive(Debug)]
@@ -66,6 +66,8 @@ pub struct SendFrame<'a> {
     pub ttl_s: Option<u64>,
     /// Deliver if connected, never store.
     pub ephemeral: bool,
+    /// Where in a trace of the client it belongs; absent too when it was not well-formed.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// Longest nonce of a `ping`, in bytes of JSON.
@@ -279,6 +281,8 @@ fn send<'a>(fields: &Fields<'a>, limits: &Limits) -> Result<SendFrame<'a>, Frame
             body,
             ttl_s: integer("ttl_s", fields.ttl_s)?,
             ephemeral: field("ephemeral", fields.ephemeral)?.unwrap_or(false),
+            traceparent: text("traceparent", fields.traceparent)?
+                .and_then(|text| TraceParent::parse(&text)),
         })
     };
     rest().map_err(|error| FrameError {
@@ -346,6 +350,36 @@ mod tests {
     }
 
     #[test]
+    fn a_traceparent_is_read_or_ignored_but_is_a_string() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let send = |traceparent: &str| {
+            format!(
+                r#"{{"type":"send","id":"{ID}","to":{{"user":"bob"}},"body":1,"traceparent":{traceparent}}}"#
+            )
+        };
+        let escaped = parent.replacen('0', "\\u0030", 1);
+        let cases = [
+            (format!("\"{parent}\""), TraceParent::parse(parent)),
+            (format!("\"{escaped}\""), TraceParent::parse(parent)),
+            (format!("\"{}\"", parent.to_uppercase()), None),
+            ("\"\"".to_owned(), None),
+            ("null".to_owned(), None),
+        ];
+        for (text, expected) in cases {
+            let json = send(&text);
+            let ClientFrameKind::Send(read) = decode(&json).unwrap().kind else {
+                panic!("not a send");
+            };
+            assert_eq!(read.traceparent, expected, "{json}");
+        }
+        for odd in ["7", "{}", "[]", "true"] {
+            let refused = decode(&send(odd)).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::BadFrame, "{odd}");
+            assert_eq!(refused.reference.unwrap().to_string(), ID);
+        }
+    }
+
+    #[test]
     fn fields_of_other_types_are_ignored() {
         assert!(decode(r#"{"type":"ping","seq":"x","to":3,"from":[]}"#).is_ok());
     }
@@ -387,6 +421,7 @@ mod tests {
             "from",
             "nonce",
             "token",
+            "traceparent",
             "new",
         ];
         let values = [
@@ -410,6 +445,7 @@ mod tests {
             "[",
             "{",
             ID,
+            r#""00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01""#,
         ];
         let space = prop::sample::select(vec!["", " ", "\n\t"]);
         let name = prop::sample::select(names.to_vec());

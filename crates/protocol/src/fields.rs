@@ -38,6 +38,8 @@ pub(crate) struct Fields<'a> {
     pub(crate) rev: Option<&'a str>,
     #[serde(borrow, deserialize_with = "raw")]
     pub(crate) from: Option<&'a str>,
+    #[serde(borrow, deserialize_with = "raw")]
+    pub(crate) traceparent: Option<&'a str>,
     /// Never found by the quick reader.
     #[serde(borrow, deserialize_with = "present_raw")]
     pub(crate) nonce: Option<&'a RawValue>,
@@ -74,6 +76,7 @@ impl<'a> Fields<'a> {
                 "ack" => &mut fields.ack,
                 "rev" => &mut fields.rev,
                 "from" => &mut fields.from,
+                "traceparent" => &mut fields.traceparent,
                 _ => return None,
             };
             // The general reader says what is wrong with two, and that `null` is none.

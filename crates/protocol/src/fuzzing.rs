@@ -47,7 +47,7 @@ fn encode(frame: &ClientFrame<'_>) -> String {
         } => json!({"type": "hello", "token": token, "device": device, "client": client}),
         ClientFrameKind::Send(send) => json!({
             "type": "send", "id": send.id, "to": {"user": send.to},
-            "ttl_s": send.ttl_s, "ephemeral": send.ephemeral,
+            "ttl_s": send.ttl_s, "ephemeral": send.ephemeral, "traceparent": send.traceparent,
         }),
         ClientFrameKind::Ack => json!({"type": "ack", "seq": frame.ack}),
         ClientFrameKind::Read { from, id } => json!({"type": "read", "from": from, "id": id}),
@@ -87,6 +87,7 @@ fn passes_on(frame: &ClientFrame<'_>) {
                 body: send.body.as_bytes(),
                 redelivered: true,
                 ephemeral: send.ephemeral,
+                traceparent: send.traceparent,
             };
             write_message(&mut out, &parts);
             same_field(&out, "body", send.body);

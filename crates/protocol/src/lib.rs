@@ -18,6 +18,7 @@ mod scan;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod server_frame;
+mod trace_context;
 mod window;
 
 pub use client_frame::{ClientFrame, ClientFrameKind, FrameError, NONCE_BYTES_MAX, SendFrame};
@@ -28,6 +29,7 @@ pub use server_frame::{
     Accepted, Bye, ErrorFrame, Message, MessageParts, Party, Pong, Receipt, ServerFrame, Welcome,
     write_accepted, write_frame, write_message, write_receipt,
 };
+pub use trace_context::{SpanId, TraceId, TraceParent};
 pub use window::{AcceptedId, IdWindow, Seen, UNACCEPTED_MAX};
 
 /// The WebSocket subprotocol of this version.

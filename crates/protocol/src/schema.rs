@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 use crate::{Accepted, Address, Bye, DeviceId, ErrorFrame, Message, MessageId, Party, Pong};
-use crate::{Receipt, Seq, UserId, Welcome};
+use crate::{Receipt, Seq, TraceParent, UserId, Welcome};
 
 macro_rules! string_schema {
     ($type:ty, $name:literal, $pattern:literal, $text:literal) => {
@@ -36,6 +36,12 @@ string_schema!(
     "MessageId",
     "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}$",
     "A UUID of version 7."
+);
+string_schema!(
+    TraceParent,
+    "TraceParent",
+    "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$",
+    "A `traceparent` of the W3C Trace Context."
 );
 
 impl JsonSchema for Address {
@@ -100,6 +106,9 @@ client_frame! {
         /// Deliver if connected, never store.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ephemeral: Option<bool>,
+        /// Where in the client's own trace the message belongs. Ignored when it is not well-formed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traceparent: Option<TraceParent>,
     }
 }
 
@@ -178,6 +187,9 @@ mod tests {
                 body: serde_json::json!({"text": "hi"}),
                 ttl_s: Some(5),
                 ephemeral: Some(true),
+                traceparent: TraceParent::parse(
+                    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                ),
                 ack,
                 rev,
             }),

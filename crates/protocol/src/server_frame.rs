@@ -7,7 +7,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Address, CloseReason, DeviceId, ErrorCode, Limits, MessageId, Seq, UserId};
+use crate::{
+    Address, CloseReason, DeviceId, ErrorCode, Limits, MessageId, Seq, TraceParent, UserId,
+};
 
 /// A frame from the server, as a client reads it.
 #[derive(Debug, Clone, Serialize)]
@@ -106,6 +108,9 @@ frame! {
         /// Not stored; not sent again.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ephemeral: bool,
+        /// The server's span of this delivery, when it traces the message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traceparent: Option<TraceParent>,
     }
 }
 
@@ -210,6 +215,8 @@ pub struct MessageParts<'a> {
     pub redelivered: bool,
     /// See [`Message::ephemeral`].
     pub ephemeral: bool,
+    /// See [`Message::traceparent`].
+    pub traceparent: Option<TraceParent>,
 }
 
 // Names and ids consist of characters that JSON does not escape (`ids` module),
@@ -258,7 +265,16 @@ pub fn write_message(out: &mut Vec<u8>, parts: &MessageParts<'_>) {
     if parts.ephemeral {
         out.extend_from_slice(br#","ephemeral":true"#);
     }
+    if let Some(traceparent) = parts.traceparent {
+        put_traceparent(out, traceparent);
+    }
     out.push(b'}');
+}
+
+/// Apart from the rest: few messages are traced.
+#[cold]
+fn put_traceparent(out: &mut Vec<u8>, traceparent: TraceParent) {
+    out.extend_from_slice(format!(r#","traceparent":"{traceparent}""#).as_bytes());
 }
 
 /// Appends an `accepted` frame.
@@ -312,6 +328,8 @@ mod tests {
             device: DeviceId::new("Phone").unwrap(),
         };
         let to = UserId::new("bob").unwrap();
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let traceparent = TraceParent::parse(traceparent).unwrap();
         for redelivered in [false, true] {
             for to in [None, Some(&to)] {
                 let mut out = Vec::new();
@@ -326,12 +344,14 @@ mod tests {
                         body: br#"{"x":"\u00e4"}"#,
                         redelivered,
                         ephemeral: false,
+                        traceparent: redelivered.then_some(traceparent),
                     },
                 );
                 let text = String::from_utf8(out).unwrap();
                 let Some(frame) = ServerFrame::decode(&text).unwrap() else {
                     panic!("unknown type");
                 };
+                assert_eq!(text.contains("traceparent"), redelivered);
                 let mut derived = Vec::new();
                 write_frame(&mut derived, &frame);
                 assert_eq!(

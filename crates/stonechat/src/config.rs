@@ -16,7 +16,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 pub(crate) use render::example;
-pub(crate) use table::{LogFormat, Settings};
+pub(crate) use table::{LogFormat, Settings, TraceSettings, is_secret};
 
 use table::{Key, SECTIONS};
 

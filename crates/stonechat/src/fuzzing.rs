@@ -24,7 +24,10 @@ pub fn config(data: &[u8]) {
                 let printed = config.to_toml();
                 let again = Config::from_text(&printed, &[])
                     .unwrap_or_else(|error| panic!("{error} in what was printed:\n{printed}"));
-                assert_eq!(again.settings, config.settings);
+                let mut shown = config.settings;
+                // A secret.
+                shown.traces.headers.clear();
+                assert_eq!(again.settings, shown);
             }
             Err(error) => assert!(!error.to_string().is_empty()),
         }

@@ -17,6 +17,7 @@ mod node_file;
 mod operate;
 mod serve;
 mod swarm;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -29,5 +29,6 @@ mod swarm;
 mod swarm_run;
 mod tls;
 mod tokens;
+mod traces;
 mod ttl;
 mod upgrade;

@@ -10,9 +10,11 @@ use futures_util::FutureExt;
 use stonechat_actors::{Ctx, Handle};
 use stonechat_mailbox::{AckOutcome, MailboxRef, StoreError};
 use stonechat_protocol::{DeviceId, ErrorCode, MessageId, Seq, UserId};
+use stonechat_trace::Span;
 
 use super::{OfflineQueue, STORE_CALLS_MAX, refuse_read, refuse_too_many};
 use crate::receipts::{Mark, RefuseTo};
+use crate::traced;
 
 /// Messages looked through for one that was read but not yet acknowledged.
 const FIND_SCAN_MAX: usize = 4096;
@@ -24,6 +26,8 @@ pub(crate) struct Ack {
     pub(crate) mailbox: MailboxRef,
     pub(crate) device: DeviceId,
     pub(crate) upto: Seq,
+    /// Of messages acknowledged by it that are followed.
+    pub(crate) spans: Vec<Span>,
 }
 
 /// A user read something; asked of the reader's queue.
@@ -60,7 +64,10 @@ fn merge(waiting: &mut VecDeque<Step>, ack: Ack) {
     });
     let mut since_read = since_read;
     match since_read.find(|other| other.device == ack.device) {
-        Some(other) => other.upto = other.upto.max(ack.upto),
+        Some(other) => {
+            other.upto = other.upto.max(ack.upto);
+            other.spans.extend(ack.spans);
+        }
         None => waiting.push_back(Step::Ack(ack)),
     }
 }
@@ -143,6 +150,9 @@ impl OfflineQueue {
         let reader = ack.mailbox.user();
         match outcome {
             Ok(outcome) => {
+                if !ack.spans.is_empty() {
+                    self.end_when_durable(ack.spans, ctx);
+                }
                 for (sender, id) in outcome.delivered {
                     if sender != *reader {
                         let mark = Mark::Delivered {
@@ -162,6 +172,17 @@ impl OfflineQueue {
             Err(error) => tracing::error!(%error, "an acknowledgement could not be stored"),
         }
         true
+    }
+
+    /// Beyond what may be waited for they end unfinished.
+    fn end_when_durable(&mut self, spans: Vec<Span>, ctx: &mut Ctx<Self>) {
+        if ctx.futures_len() < STORE_CALLS_MAX {
+            let flushed = self.shared.store.flushed();
+            ctx.spawn_then(flushed, move |me, flushed, ctx| {
+                traced::ack_durable(spans, flushed.is_ok());
+                me.take_up(ctx);
+            });
+        }
     }
 
     /// `false`: it has to be done again.

@@ -16,6 +16,7 @@ use crate::registry::Slot;
 use crate::router::{Idle, RETRY_AFTER_MS};
 use crate::settle::settle;
 use crate::shared::now_ms;
+use crate::traced::Unacked;
 use crate::{AttachError, Attached, Outlet, SessionLink};
 
 /// Conversations whose receipts wait for company at a time.
@@ -48,6 +49,8 @@ pub(crate) struct Device {
     pub(crate) read_again: bool,
     /// An acknowledgement that could not be passed on will be tried again.
     pub(crate) ack_again: bool,
+    /// Traces of what it was sent and has not acknowledged.
+    pub(crate) traced: Unacked,
 }
 
 impl Device {
@@ -255,6 +258,7 @@ impl Session {
             in_read: false,
             read_again: false,
             ack_again: false,
+            traced: Unacked::default(),
         });
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use stonechat_actors::Ctx;
 use stonechat_mailbox::Envelope;
 use stonechat_protocol::{Accepted, Address, ErrorCode};
+use stonechat_trace::TraceRef;
 
 use super::outgoing::PassOn;
 use super::sending::{Send, not_opened, take_tokens};
@@ -16,6 +17,7 @@ use crate::figures::FIGURES;
 use crate::router::RETRY_AFTER_MS;
 use crate::settle::settle;
 use crate::shared::now_ms;
+use crate::traced;
 
 /// Look-ups that one session may wait for, other futures included; the runtime allows twice
 /// as many.
@@ -30,14 +32,19 @@ impl Session {
         if ctx.futures_len() >= LOOK_UPS_MAX {
             let retry = Some(RETRY_AFTER_MS);
             self.refuse_send(connection, send.id, ErrorCode::RateLimited, retry);
+            traced::refused(send.span, ErrorCode::RateLimited);
             return;
         }
         let work = self.shared.store.open(&send.to);
         settle(self, ctx, work, move |me, opened, _| match opened {
             Ok(Some(_)) => me.pass_ephemeral(connection, send),
-            Ok(None) => me.refuse_send(connection, send.id, ErrorCode::UnknownUser, None),
+            Ok(None) => {
+                me.refuse_send(connection, send.id, ErrorCode::UnknownUser, None);
+                traced::refused(send.span, ErrorCode::UnknownUser);
+            }
             Err(error) => {
                 not_opened(&error);
+                traced::refused(send.span, ErrorCode::StorageUnavailable);
                 me.refuse_send(
                     connection,
                     send.id,
@@ -56,6 +63,7 @@ impl Session {
         if let Err(limited) = take_tokens(&mut self.rate, &self.shared.config.rate, own, &send) {
             let retry = Some(limited.retry_after_ms);
             self.refuse_send(connection, send.id, ErrorCode::RateLimited, retry);
+            traced::refused(send.span, ErrorCode::RateLimited);
             return;
         }
         FIGURES.ephemeral.increment(1);
@@ -71,7 +79,11 @@ impl Session {
             ts_ms,
             expires_ms: ts_ms,
             body: send.body,
+            trace: TraceRef::of(send.span.as_deref()),
         });
+        if let Some(span) = send.span {
+            span.end();
+        }
         if envelope.to != self.anchor.user {
             self.shared.registry.with(&envelope.to, |entry| {
                 // Not promised: a session that is behind does without.

@@ -56,12 +56,18 @@ impl Handle<FromClient> for Session {
                 body,
                 ttl_s,
                 ephemeral,
+                mut span,
             }) => {
+                if let Some(span) = &mut span {
+                    let waited_us = span.elapsed().as_micros() as u64;
+                    span.note("stonechat.inbox_wait_us", waited_us);
+                }
                 let send = super::sending::Send {
                     id,
                     to,
                     body,
                     ttl_s,
+                    span,
                 };
                 let origin = (connection, unanswered);
                 self.take_send(origin, send, ephemeral, ctx);
@@ -122,6 +128,7 @@ impl Session {
                     let device = &mut self.devices[at];
                     device.slot.acked.fetch_max(cursor, Ordering::AcqRel);
                     device.ack_held = true;
+                    device.traced.acked(cursor);
                     self.tick_later(ctx);
                 }
                 self.carry_out(connection, &step.effects, &[], ctx);
@@ -139,6 +146,7 @@ impl Session {
             mailbox: Arc::clone(&self.anchor.mailbox),
             device: self.devices[at].slot.device.clone(),
             upto,
+            spans: self.devices[at].traced.take_acked(),
         };
         let Some(queue) = self.shared.queue_for(self.user()) else {
             return;

@@ -14,6 +14,7 @@ use crate::Event;
 use crate::figures::FIGURES;
 use crate::router::RETRY_AFTER_MS;
 use crate::settle::settle;
+use crate::traced;
 
 /// When a failed read of the store is tried again.
 pub(super) const READ_AGAIN: Duration = Duration::from_millis(500);
@@ -53,6 +54,9 @@ impl Handle<Deliver> for Session {
             busy,
         } = message;
         self.busy |= busy;
+        if let Some(trace) = envelope.trace.get() {
+            traced::routed(trace, &self.anchor.user, seq, self.devices.len());
+        }
         let size = size_of(&envelope);
         let batch = [Stored { seq, envelope }];
         let mut at = 0;
@@ -114,6 +118,11 @@ impl Session {
         self.ride(at);
         self.devices[at].in_talk[1] = true;
         let slot = &self.devices[at].slot;
+        let to = (&self.anchor.user, &slot.device);
+        let span = traced::delivery(&stored.envelope, to, (stored.seq, redelivered));
+        let followed = span
+            .as_ref()
+            .map(|span| (Arc::clone(span.trace()), span.id()));
         self.anchor.handling.store(stored.seq, Ordering::Relaxed);
         if self.shared.config.fault_injection {
             self.anchor.panic_if_poisoned(stored.envelope.id);
@@ -124,11 +133,15 @@ impl Session {
             copy: stored.envelope.from.user == self.anchor.user,
             redelivered,
             ephemeral: false,
+            span,
         });
         if pushed.is_ok() {
             slot.sent.fetch_max(stored.seq, Ordering::AcqRel);
             FIGURES.delivered.increment(1);
             FIGURES.redelivered.increment(redelivered.into());
+            if let Some(followed) = followed {
+                self.devices[at].traced.delivered(stored.seq, followed);
+            }
         }
         self.anchor.handling.store(0, Ordering::Relaxed);
         pushed.is_ok()
@@ -252,12 +265,15 @@ impl Session {
     pub(super) fn pass_on(&self, envelope: &Arc<Envelope>, except: Option<u64>) {
         for device in &self.devices {
             if Some(device.slot.connection) != except {
+                let to = (&self.anchor.user, &device.slot.device);
+                let span = traced::delivery(envelope, to, (0, false));
                 let passed = device.slot.outlet.offer(Event::Message {
                     seq: 0,
                     envelope: Arc::clone(envelope),
                     copy: envelope.from.user == self.anchor.user,
                     redelivered: false,
                     ephemeral: true,
+                    span,
                 });
                 FIGURES.ephemeral_dropped.increment((!passed).into());
             }

@@ -18,6 +18,7 @@ use stonechat_delivery::{
 };
 use stonechat_mailbox::{Append, AppendError, Envelope, MailboxRef, StoreError};
 use stonechat_protocol::{Address, DeviceId, ErrorCode, MessageId, UNACCEPTED_MAX, UserId};
+use stonechat_trace::{Span, TraceRef};
 
 use super::Session;
 use crate::RateConfig;
@@ -25,6 +26,7 @@ use crate::figures::FIGURES;
 use crate::router::RETRY_AFTER_MS;
 use crate::settle::settle;
 use crate::shared::now_ms;
+use crate::traced;
 
 /// A send, as it came.
 pub(crate) struct Send {
@@ -32,6 +34,8 @@ pub(crate) struct Send {
     pub(crate) to: UserId,
     pub(crate) body: Bytes,
     pub(crate) ttl_s: Option<u64>,
+    /// Until it is in line for the journal, when it is followed.
+    pub(crate) span: Option<Box<Span>>,
 }
 
 /// A send in line.
@@ -102,6 +106,7 @@ impl Session {
         let slot = Arc::clone(&self.devices[at].slot);
         if unanswered as usize > UNACCEPTED_MAX {
             self.refuse_send(connection, send.id, ErrorCode::TooManyUnanswered, None);
+            traced::refused(send.span, ErrorCode::TooManyUnanswered);
             return;
         }
         if ephemeral {
@@ -179,6 +184,7 @@ impl Session {
                 ErrorCode::StorageUnavailable,
                 Some(RETRY_AFTER_MS),
             );
+            traced::refused(waiting.send.span, ErrorCode::StorageUnavailable);
         }
     }
 
@@ -205,7 +211,8 @@ impl Session {
                     return;
                 }
                 Step::Refused(code) => {
-                    self.senders[at].line.pop_front();
+                    let refused = self.senders[at].line.pop_front();
+                    traced::refused(refused.and_then(|head| head.send.span), code);
                     self.refuse_send(connection, id, code, None);
                 }
                 Step::Done(answers) => {
@@ -233,6 +240,7 @@ impl Session {
                     let own = self.anchor.mailbox.limits().messages_per_s;
                     if let Err(limited) = take_tokens(&mut self.rate, rate, own, &head.send) {
                         let retry = Some(limited.retry_after_ms);
+                        traced::refused(head.send.span.take(), ErrorCode::RateLimited);
                         return Step::Done(outbound.refused(id, ErrorCode::RateLimited, retry));
                     }
                 }
@@ -241,9 +249,11 @@ impl Session {
                         ts_ms,
                         duplicate: true,
                     };
+                    traced::duplicate(head.send.span.take());
                     return Step::Done(SmallVec::from_iter([SenderAnswer { id, outcome }]));
                 }
                 SendDecision::DuplicateLater | SendDecision::InFlight => {
+                    traced::duplicate(head.send.span.take());
                     return Step::Done(SmallVec::new());
                 }
                 SendDecision::TooOld => return Step::Refused(ErrorCode::IdTooOld),
@@ -296,6 +306,7 @@ impl Session {
                     }
                 };
                 if let Some(code) = refused {
+                    traced::refused(head.send.span.take(), code);
                     let answers = outbound.refused(id, code, retry_after(code));
                     sender.line.pop_front();
                     me.give_answers(&device, &answers);
@@ -325,7 +336,12 @@ impl Session {
             ts_ms,
             expires_ms: expiry::expires_ms(ts_ms, head.send.ttl_s, ttl_s_max),
             body: std::mem::take(&mut head.send.body),
+            trace: TraceRef::of(head.send.span.as_deref()),
         };
+        // Before the committer can have it.
+        if let Some(trace) = envelope.trace.get() {
+            trace.queue();
+        }
         let mut recipients: SmallVec<[MailboxRef; 2]> = SmallVec::new();
         let copy = envelope.to != self.anchor.user && own.has_other_device(&sender.device);
         head.recipient = Some(Arc::clone(&recipient));
@@ -342,12 +358,18 @@ impl Session {
         match self.shared.store.append(append) {
             Ok(()) => {
                 sender.appended.push((id, Arc::downgrade(&envelope)));
+                if let Some(span) = head.send.span.take() {
+                    let queued = span.trace().queued();
+                    span.end_at(queued);
+                }
                 Step::Done(SmallVec::new())
             }
             Err(AppendError::MailboxFull) => {
+                traced::refused(head.send.span.take(), ErrorCode::MailboxFull);
                 Step::Done(outbound.refused(id, ErrorCode::MailboxFull, None))
             }
             Err(AppendError::Unavailable(_)) => {
+                traced::refused(head.send.span.take(), ErrorCode::StorageUnavailable);
                 Step::Done(outbound.abandoned(id, Some(RETRY_AFTER_MS)))
             }
             Err(AppendError::Busy) => {

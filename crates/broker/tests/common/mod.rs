@@ -375,6 +375,7 @@ pub(crate) fn as_message(event: &Event) -> Option<Message> {
             copy,
             redelivered,
             ephemeral,
+            ..
         } => Some(Message {
             seq: *seq,
             n: number(envelope.id),
@@ -395,6 +396,7 @@ pub(crate) fn send(n: u64, to: &str, ephemeral: bool) -> Input {
             body: Bytes::from(format!("{{\"n\":{n}}}")),
             ttl_s: None,
             ephemeral,
+            span: None,
         }),
         ..Input::default()
     }

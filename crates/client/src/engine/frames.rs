@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use stonechat_protocol::{DeviceId, MessageId, Party, Seq, UserId};
+use stonechat_protocol::{DeviceId, MessageId, Party, Seq, TraceParent, UserId};
 
 /// Acknowledgement and receipt revision riding on a frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -53,6 +53,8 @@ pub(super) struct SendOut<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) ephemeral: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) traceparent: Option<TraceParent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ack: Option<Seq>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rev: Option<u64>,
@@ -95,6 +97,9 @@ mod tests {
                 body: &body,
                 ttl_s: Some(9),
                 ephemeral: true,
+                traceparent: TraceParent::parse(
+                    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                ),
                 ack: Some(7),
                 rev: Some(3),
             }),
@@ -118,6 +123,7 @@ mod tests {
                 (1, ClientFrameKind::Send(send)) => {
                     assert_eq!(send.body, body.get());
                     assert_eq!((send.ttl_s, send.ephemeral), (Some(9), true));
+                    assert!(send.traceparent.is_some());
                 }
                 (2, ClientFrameKind::Ack) => {}
                 (3, ClientFrameKind::Read { from, .. }) => assert_eq!(from, user),

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use serde_json::value::RawValue;
-use stonechat_protocol::{Limits, MessageId, Party, UNACCEPTED_MAX, UserId};
+use stonechat_protocol::{Limits, MessageId, Party, TraceParent, UNACCEPTED_MAX, UserId};
 
 use super::frames::{Outgoing, Riding, SendOut};
 use crate::resume::PendingSend;
@@ -34,6 +34,7 @@ pub(super) struct Waiting {
     body: Box<RawValue>,
     ttl_s: Option<u64>,
     pub(super) ephemeral: bool,
+    traceparent: Option<TraceParent>,
     /// Taken over from a stored state: nobody holds a future for it.
     pub(super) restored: bool,
     mark: u64,
@@ -47,6 +48,7 @@ impl Waiting {
             body: send.body,
             ttl_s: send.ttl_s,
             ephemeral: send.ephemeral,
+            traceparent: send.traceparent,
             restored: false,
             mark: 0,
         }
@@ -59,6 +61,7 @@ impl Waiting {
             body: &self.body,
             ttl_s: self.ttl_s,
             ephemeral: self.ephemeral,
+            traceparent: self.traceparent,
             ack: riding.ack,
             rev: riding.rev,
         })
@@ -73,6 +76,7 @@ pub(crate) struct OutgoingSend {
     pub(crate) body: Box<RawValue>,
     pub(crate) ttl_s: Option<u64>,
     pub(crate) ephemeral: bool,
+    pub(crate) traceparent: Option<TraceParent>,
 }
 
 /// A read mark. `mark` is set while it is on its way.
@@ -105,6 +109,7 @@ impl Outbox {
                 body: send.body,
                 ttl_s: send.ttl_s,
                 ephemeral: false,
+                traceparent: None,
                 restored: true,
                 mark: 0,
             })

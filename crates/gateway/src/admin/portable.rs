@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use stonechat_broker::{Broker, Posted};
 use stonechat_mailbox::{Envelope, MailboxRef, Stored};
 use stonechat_protocol::{Address, DeviceId, MessageId, UserId};
+use stonechat_trace::TraceRef;
 
 use super::now_ms;
 use super::problem::Problem;
@@ -71,6 +72,7 @@ impl Line<'_> {
             ts_ms: self.ts_ms,
             expires_ms: self.expires_ms,
             body: web::Bytes::copy_from_slice(self.body.get().as_bytes()),
+            trace: TraceRef::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use stonechat_broker::Posted;
 use stonechat_mailbox::Envelope;
 use stonechat_protocol::{Address, DeviceId, MessageId, UserId};
+use stonechat_trace::TraceRef;
 use utoipa::{OpenApi, ToSchema};
 
 use super::body::Json;
@@ -131,6 +132,7 @@ impl Message {
                 ts_ms,
                 expires_ms: ts_ms + TTL_MS,
                 body: self.body.clone(),
+                trace: TraceRef::default(),
             },
         }))
     }

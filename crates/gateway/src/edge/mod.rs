@@ -40,6 +40,7 @@ use actix_server::{Server, ServerHandle};
 use stonechat_actors::Tree;
 use stonechat_broker::Broker;
 use stonechat_protocol::UserId;
+use stonechat_trace::Tracer;
 use tokio::sync::watch;
 use tracing::{debug, error, info};
 
@@ -229,6 +230,7 @@ trait Control: Send + Sync {
     fn is_stopping(&self) -> bool;
     fn start_draining(&self);
     fn report_to(&self, events: Events);
+    fn trace_with(&self, tracer: Arc<Tracer>);
     fn inject_panic(&self, user: Option<UserId>) -> usize;
 }
 
@@ -251,6 +253,10 @@ impl<B: Backend> Control for Shared<B> {
 
     fn report_to(&self, events: Events) {
         self.report_to(events);
+    }
+
+    fn trace_with(&self, tracer: Arc<Tracer>) {
+        self.trace_with(tracer);
     }
 
     fn inject_panic(&self, user: Option<UserId>) -> usize {
@@ -301,6 +307,11 @@ impl RunningEdge {
     /// Tells `events` of connections, limits and refused sign-ins from now on.
     pub fn report_to(&self, events: Events) {
         self.control.report_to(events);
+    }
+
+    /// Follows messages from now on. The first tracer stays.
+    pub fn trace_with(&self, tracer: Arc<Tracer>) {
+        self.control.trace_with(tracer);
     }
 
     /// Reads the certificate again, for new connections, and logs what came of it; false when

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use stonechat_protocol::UserId;
+use stonechat_trace::Tracer;
 
 use super::EdgeConfig;
 use super::backend::Backend;
@@ -25,6 +26,8 @@ pub(crate) struct Shared<B> {
     draining: AtomicBool,
     /// Who is told of what happens, once somebody wants to know.
     events: OnceLock<Events>,
+    /// Follows messages, if any are to be.
+    tracer: OnceLock<Arc<Tracer>>,
 }
 
 impl<B: Backend> Shared<B> {
@@ -41,6 +44,7 @@ impl<B: Backend> Shared<B> {
             connections_max,
             draining: AtomicBool::new(false),
             events: OnceLock::new(),
+            tracer: OnceLock::new(),
         }
     }
 
@@ -59,6 +63,17 @@ impl<B: Backend> Shared<B> {
         if let Some(events) = self.events.get() {
             events.tell(what());
         }
+    }
+
+    /// Follows messages from now on.
+    pub(crate) fn trace_with(&self, tracer: Arc<Tracer>) {
+        let _ = self.tracer.set(tracer);
+    }
+
+    /// Who follows messages, if any are to be.
+    #[inline]
+    pub(crate) fn tracer(&self) -> Option<&Arc<Tracer>> {
+        self.tracer.get()
     }
 
     /// Connections there may be.

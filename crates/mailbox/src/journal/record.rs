@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use stonechat_protocol::{Address, DeviceId, Seq, UserId};
+use stonechat_trace::TraceRef;
 
 use super::FORMAT;
 use crate::api::{Account, DeviceState, Envelope, Receipt, UserLimits};
@@ -129,6 +130,7 @@ pub(crate) fn envelope(reader: &mut Reader<'_>) -> Result<Envelope, DecodeError>
         ts_ms: reader.varint()?,
         expires_ms: reader.varint()?,
         body: reader.bytes_owned()?,
+        trace: TraceRef::default(),
     })
 }
 

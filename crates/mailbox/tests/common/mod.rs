@@ -302,6 +302,7 @@ impl Node {
             ts_ms: self.time.now(),
             expires_ms: self.time.now() + TTL_MS,
             body: Bytes::copy_from_slice(body),
+            trace: Default::default(),
         })
     }
 

@@ -5,7 +5,7 @@ use figment::error::Kind;
 use figment::value::{Dict, Value};
 use figment::{Figment, Profile, Provider};
 
-use super::table::{SECTIONS, Settings};
+use super::table::{SECTIONS, Settings, is_secret};
 use super::{ConfigError, describe, origin};
 
 pub(super) fn check(figment: &Figment) -> Result<Settings, ConfigError> {
@@ -128,8 +128,14 @@ fn fit_together(figment: &Figment, settings: &Settings) -> Result<(), ConfigErro
         storage,
         limits,
         auth,
+        traces,
         log,
     } = settings;
+    let endpoint = match &*traces.endpoint {
+        "" => Ok(()),
+        endpoint => crate::traces::address(endpoint).map(|_| ()),
+    };
+    let headers = crate::traces::headers(&traces.headers);
     let rules = [
         (
             server.tls_cert.is_some() || server.tls_key.is_none(),
@@ -183,6 +189,16 @@ fn fit_together(figment: &Figment, settings: &Settings) -> Result<(), ConfigErro
             "must be at most auth.token_ttl_s_max",
         ),
         (
+            endpoint.is_ok(),
+            "traces.endpoint",
+            endpoint.err().unwrap_or_default(),
+        ),
+        (
+            headers.is_ok(),
+            "traces.headers",
+            headers.err().unwrap_or_default(),
+        ),
+        (
             crate::logging::filter(&log.filter).is_ok(),
             "log.filter",
             "is not a level (error, warn, info, debug, trace) or a list such as \
@@ -202,6 +218,10 @@ fn fit_together(figment: &Figment, settings: &Settings) -> Result<(), ConfigErro
 fn translate(figment: &Figment, error: &figment::Error) -> ConfigError {
     let key = error.path.join(".");
     let problem = match &error.kind {
+        // What was found is the secret.
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) if is_secret(&key) => {
+            format!("is not {expected}")
+        }
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             format!("{found} is not {expected}")
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::table::{Key, SECTIONS, Settings};
+use super::table::{Key, SECTIONS, Settings, is_secret};
 
 /// How keys are written.
 enum Style<'a> {
@@ -52,6 +52,15 @@ fn render(head: &str, settings: &Settings, style: &Style<'_>) -> String {
                 .get(section.name)
                 .and_then(|table| table.get(key.name));
             match (value, style) {
+                // A path is no secret; what it leads to is not printed here.
+                (Some(toml::Value::Array(secret)), Style::Effective(_))
+                    if is_secret(&key.path()) && !secret.is_empty() =>
+                {
+                    push(
+                        &mut out,
+                        format_args!("#{} = [] # set, not shown\n", key.name),
+                    );
+                }
                 (Some(value), Style::Effective(_)) => {
                     push(&mut out, format_args!("{} = {value}\n", key.name));
                 }

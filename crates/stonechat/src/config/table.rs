@@ -30,6 +30,26 @@ pub(crate) struct Key {
     pub(crate) bounds: Option<(u64, u64)>,
 }
 
+impl Key {
+    /// Its name with its section.
+    pub(crate) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+}
+
+/// Whether a key's value is nobody's business, by the end of its name.
+pub(crate) fn is_secret(key: &str) -> bool {
+    const ENDS: [&str; 6] = [
+        "_secret",
+        "_password",
+        "_token",
+        "_tls_key",
+        ".tls_key",
+        "traces.headers",
+    ];
+    ENDS.iter().any(|end| key.ends_with(end))
+}
+
 /// What is known of one section.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Section {
@@ -258,6 +278,32 @@ settings! {
         /// Longest a token may be good for, seconds. A signing key that was rotated out
         /// is kept for this long.
         token_ttl_s_max: u64 = 63_072_000, 1..=315_360_000;
+    }
+    /// Traces: a few messages, followed through the server and told to an OpenTelemetry
+    /// collector. docs/traces.md.
+    traces: TraceSettings {
+        /// The collector: OTLP over HTTP as protobuf, such as `http://127.0.0.1:4318`;
+        /// `/v1/traces` is added unless there is a path. Empty: no traces.
+        endpoint: String = String::new();
+        /// HTTP headers sent along, as "name=value", such as what a collector wants for
+        /// authorization. A secret: never shown. Give it in a file that nobody else can
+        /// read rather than on the command line.
+        headers: Vec<String> = Vec::new();
+        /// Of a million messages, so many are followed. Those of clients that say in
+        /// `traceparent` whether they trace them are not among these.
+        sampled_per_million: u64 = 1_000, 0..=1_000_000;
+        /// So many of these a second at most.
+        sampled_per_s_max: u64 = 100, 0..=100_000;
+        /// Messages a second at most that are followed because their client says it
+        /// traces them. 0: clients have no say.
+        followed_per_s_max: u64 = 10, 0..=100_000;
+        /// Finished spans waiting to be exported; beyond it they are dropped and counted.
+        /// A message makes about seven.
+        queue_spans_max: u64 = 8_192, 64..=1_048_576;
+        /// How long a span may wait for company, milliseconds.
+        linger_ms: u64 = 1_000, 10..=60_000;
+        /// How long one export may take, milliseconds.
+        timeout_ms: u64 = 5_000, 100..=60_000;
     }
     /// Logs, on standard error.
     log: Log {

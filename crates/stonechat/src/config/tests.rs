@@ -232,3 +232,26 @@ fn the_example_in_the_docs_is_the_one_generated_and_holds_the_defaults() {
     assert_eq!(config.settings, Settings::default());
     assert!(live.contains("\nheartbeat_ms = 30000\n"));
 }
+
+#[test]
+fn headers_for_the_trace_collector_are_shown_nowhere() {
+    let set = |text: &str| load(None, &[], &[Override::set(text).unwrap()]);
+    let config = set(r#"traces.headers=["authorization=Bearer hunter2"]"#).unwrap();
+    let printed = config.to_toml();
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(
+        printed.contains("#headers = [] # set, not shown"),
+        "{printed}"
+    );
+    for wrong in [
+        "traces.headers=hunter2",
+        "traces.headers=[\"hunter2\"]",
+        "traces.headers=[7, \"hunter2\"]",
+        "traces.endpoint=http://me:hunter2@collector.example",
+    ] {
+        let error = set(wrong).unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(error.starts_with("traces."), "{error}");
+    }
+    assert!(set("traces.endpoint=http://127.0.0.1:4318").is_ok());
+}

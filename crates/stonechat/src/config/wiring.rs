@@ -10,6 +10,7 @@ use stonechat_gateway::auth::AuthConfig;
 use stonechat_gateway::edge::{EdgeConfig, TlsFiles};
 use stonechat_mailbox::StoreConfig;
 use stonechat_protocol::Limits;
+use stonechat_trace::TracerConfig;
 
 use super::Settings;
 
@@ -138,6 +139,17 @@ impl Settings {
             fault_injection: self.admin.fault_injection,
             requests_per_s: narrow(self.admin.requests_per_s),
         }
+    }
+
+    /// Which messages are followed; none without an endpoint to export to.
+    pub(crate) fn tracer(&self) -> Option<TracerConfig> {
+        let traces = &self.traces;
+        (!traces.endpoint.is_empty()).then(|| TracerConfig {
+            sampled_per_million: narrow(traces.sampled_per_million),
+            sampled_per_s_max: narrow(traces.sampled_per_s_max),
+            followed_per_s_max: narrow(traces.followed_per_s_max),
+            queue_spans_max: size(traces.queue_spans_max),
+        })
     }
 
     /// For tokens.

@@ -3,7 +3,7 @@
 
 use stonechat_gateway::admin::{Build, ConfigValue, NodeControl};
 
-use crate::config::Config;
+use crate::config::{Config, is_secret};
 use crate::logging::LogControl;
 
 /// The program as the admin API sees it.
@@ -33,13 +33,6 @@ impl Control {
             .collect();
         Self { config, log }
     }
-}
-
-/// Whether a key's value is nobody's business, by the end of its name.
-fn is_secret(key: &str) -> bool {
-    ["_secret", "_password", "_token", "_tls_key", ".tls_key"]
-        .iter()
-        .any(|end| key.ends_with(end))
 }
 
 impl NodeControl for Control {
@@ -76,6 +69,7 @@ mod tests {
             Override::set("server.workers=3").unwrap(),
             Override::set("server.tls_cert=cert.pem").unwrap(),
             Override::set("server.tls_key=private.pem").unwrap(),
+            Override::set(r#"traces.headers=["authorization=hunter2"]"#).unwrap(),
         ];
         let config = Config::load(None, [], &flags).unwrap();
         let control = Control::new(
@@ -95,6 +89,8 @@ mod tests {
         assert_eq!(of("server.listen").source, "default");
         let key = of("server.tls_key");
         assert!(key.masked && key.value.is_null(), "{key:?}");
+        assert!(of("traces.headers").masked);
+        assert!(!format!("{values:?}").contains("hunter2"));
         assert!(!is_secret("auth.token_ttl_s_default"));
     }
 }

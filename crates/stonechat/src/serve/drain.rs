@@ -68,7 +68,12 @@ async fn stop(settings: &Settings, node: &Node, deadline: Duration) -> Result<()
         arbiter.stop();
     }
     let left = until - Instant::now().min(until);
-    match within(left, "the store", node.store.close()).await {
+    let closed = within(left, "the store", node.store.close()).await;
+    if let Some(traces) = &node.traces {
+        let left = until - Instant::now().min(until);
+        within(left, "the export of traces", traces.stop()).await;
+    }
+    match closed {
         Some(Ok(())) => Ok(()),
         Some(Err(error)) => {
             tracing::error!(%error, "the store did not close in order; the next start repairs it");

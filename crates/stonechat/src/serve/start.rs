@@ -22,6 +22,7 @@ use super::control::Control;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::node_file::NodeFile;
+use crate::traces::Traces;
 
 /// Time for what had started already when a later part could not.
 const CLEANUP_DEADLINE: Duration = Duration::from_secs(2);
@@ -45,6 +46,8 @@ pub(super) struct Node {
     pub(super) edge: Arc<RunningEdge>,
     pub(super) admin: RunningAdmin,
     pub(super) metrics: PrometheusHandle,
+    /// When there is somewhere to export them to.
+    pub(super) traces: Option<Traces>,
     /// Threads of the broker's actors.
     pub(super) arbiters: Vec<Arbiter>,
     tls: bool,
@@ -67,6 +70,7 @@ pub(super) async fn start(settings: &Settings, control: Arc<Control>) -> Result<
     make_data_dir(settings.data_dir())?;
     // Before anything takes a handle to a counter.
     let metrics = recorder().map_err(|error| Failure::new(Exit::Software, error))?;
+    let traces = Traces::start(settings)?;
 
     let (commits, sink) = commit_sink();
     let store: Arc<dyn Store> = JournalStore::open(settings.store(), commits)?;
@@ -78,7 +82,7 @@ pub(super) async fn start(settings: &Settings, control: Arc<Control>) -> Result<
         Arc::clone(&store),
         sink,
         tree.clone(),
-        metrics,
+        (metrics, traces),
     )
     .await;
     if started.is_err() {
@@ -106,7 +110,7 @@ async fn start_on(
     store: Arc<dyn Store>,
     sink: SinkHandle,
     tree: Tree,
-    metrics: PrometheusHandle,
+    (metrics, traces): (PrometheusHandle, Option<Traces>),
 ) -> Result<Node, Failure> {
     let secret = Secret::load_or_create(settings.data_dir())?;
     let tokens = AdminTokens::open(Arc::clone(&store)).await?;
@@ -124,6 +128,9 @@ async fn start_on(
 
     let edge = Edge::start(settings.edge(), broker.clone(), auth.clone(), &tree)?;
     let edge = Arc::new(edge);
+    if let Some(traces) = &traces {
+        edge.trace_with(traces.tracer());
+    }
     let events = Events::new();
     edge.report_to(events.clone());
     let parts = AdminParts {
@@ -153,6 +160,7 @@ async fn start_on(
         edge,
         admin,
         metrics,
+        traces,
         arbiters,
         tls: settings.server.tls_cert.is_some(),
     })

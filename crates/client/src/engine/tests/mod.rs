@@ -65,6 +65,7 @@ pub(super) fn outgoing(body: &str) -> OutgoingSend {
         body: RawValue::from_string(body.to_owned()).unwrap(),
         ttl_s: None,
         ephemeral: false,
+        traceparent: None,
     }
 }
 

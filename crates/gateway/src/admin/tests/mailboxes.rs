@@ -186,6 +186,7 @@ async fn dead_letters_are_shown_put_back_and_thrown_away() {
             ts_ms: 10,
             expires_ms: u64::MAX,
             body: Bytes::from_static(body.as_bytes()),
+            trace: Default::default(),
         });
         let append = Append {
             envelope,

@@ -204,9 +204,9 @@ impl<B: Backend> Core<B> {
             )
         );
         if is_notable {
-            info!(peer = ?about.peer, ?user, ?device, reason = ended.label(), lasted_ms, "connection closed");
+            info!(peer = ?about.peer, ?user, ?device, session = %about.session, reason = ended.label(), lasted_ms, "connection closed");
         } else {
-            debug!(peer = ?about.peer, ?user, ?device, reason = ended.label(), detail = ?ended, lasted_ms, "connection closed");
+            debug!(peer = ?about.peer, ?user, ?device, session = %about.session, reason = ended.label(), detail = ?ended, lasted_ms, "connection closed");
         }
     }
 }

@@ -162,12 +162,14 @@ impl<B: Backend> Core<B> {
         let command = match frame.kind {
             ClientFrameKind::Send(send) => {
                 figures.send.increment(1);
+                let span = self.follow(&send);
                 Some(Command::Send {
                     id: send.id,
                     to: send.to,
                     body: Bytes::copy_from_slice(send.body.as_bytes()),
                     ttl_s: send.ttl_s,
                     ephemeral: send.ephemeral,
+                    span,
                 })
             }
             ClientFrameKind::Ack => {
@@ -262,6 +264,7 @@ impl<B: Backend> Core<B> {
         });
         self.welcome(&signed_in, device);
         self.about.user = Some(signed_in.user);
+        self.about.session = signed_in.session.into_boxed_str();
         self.about.counted = None;
         self.heard(Instant::now());
         self.phase = Phase::Open {

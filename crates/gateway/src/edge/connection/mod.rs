@@ -16,6 +16,7 @@ mod ending;
 mod inbound;
 mod outbound;
 mod scratch;
+mod traced;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use self::ending::{Closing, Ended};
 use self::inbound::Read;
 use self::outbound::Writer;
+use self::traced::Traced;
 use super::backend::{Backend, RETRY_AFTER_MS, Refused, SignedIn};
 use super::frame::FrameReader;
 use super::frame_out::put_ping;
@@ -89,6 +91,8 @@ struct Core<B: Backend> {
     pings_unheard: u32,
     errors_in_a_row: u16,
     about: Box<About>,
+    /// Empty unless messages of this connection are followed.
+    traced: Option<Box<Traced>>,
 }
 
 /// For the log, and what is rarely looked at.
@@ -96,6 +100,8 @@ struct About {
     peer: Option<SocketAddr>,
     user: Option<UserId>,
     device: Option<DeviceId>,
+    /// Names the connection in logs and traces, as in `welcome`; empty before that.
+    session: Box<str>,
     since: Instant,
     ended: Option<Ended>,
     counted: Counted,
@@ -161,10 +167,12 @@ where
                     peer: opened.peer,
                     user: None,
                     device: None,
+                    session: Box::default(),
                     since: now,
                     ended: None,
                     counted: opened.counted,
                 }),
+                traced: None,
             },
         }
     }

@@ -14,7 +14,7 @@ use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use super::ending::Ended;
-use super::{Core, Phase, scratch};
+use super::{Core, Phase, scratch, traced};
 use crate::edge::backend::Backend;
 use crate::edge::frame_out::put_text;
 
@@ -180,6 +180,7 @@ impl<B: Backend> Core<B> {
     ) -> Poll<io::Result<()>> {
         if self.writer.blocked_until.is_some() {
             ready!(self.writer.poll_empty(io, cx))?;
+            self.trace_written();
         }
         for _ in 0..BATCHES_PER_ROUND_MAX {
             let mut batch = scratch::take_write();
@@ -195,6 +196,7 @@ impl<B: Backend> Core<B> {
                 return Poll::Ready(Ok(()));
             }
             ready!(written)?;
+            self.trace_written();
             if matches!(gathered, Gathered::All) {
                 return self.writer.poll_flush(io, cx);
             }
@@ -226,6 +228,7 @@ impl<B: Backend> Core<B> {
                         .increment(events.len() as u64);
                     for event in events.drain(..) {
                         put_text(batch, |out| write_event(out, &event));
+                        traced::encoded(&mut self.traced, &self.about, event);
                     }
                 }
                 Poll::Ready(Taken::Close {
@@ -247,6 +250,7 @@ fn write_event(out: &mut Vec<u8>, event: &Event) {
             copy,
             redelivered,
             ephemeral,
+            span,
         } => write_message(
             out,
             &MessageParts {
@@ -258,6 +262,7 @@ fn write_event(out: &mut Vec<u8>, event: &Event) {
                 body: &envelope.body,
                 redelivered: *redelivered,
                 ephemeral: *ephemeral,
+                traceparent: span.as_ref().map(|span| span.traceparent()),
             },
         ),
         Event::Accepted(frame) => write_accepted(out, frame),

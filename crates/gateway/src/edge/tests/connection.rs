@@ -27,6 +27,7 @@ fn message(seq: u64, body: &'static str) -> Event {
         ts_ms: 5,
         expires_ms: 6,
         body: Bytes::from_static(body.as_bytes()),
+        trace: Default::default(),
     };
     Event::Message {
         seq,
@@ -34,6 +35,7 @@ fn message(seq: u64, body: &'static str) -> Event {
         copy: seq == 2,
         redelivered: seq == 3,
         ephemeral: false,
+        span: None,
     }
 }
 
@@ -131,6 +133,7 @@ async fn more_than_a_batch_arrives_whole_and_in_order() {
             copy: false,
             redelivered: false,
             ephemeral: false,
+            span: None,
         };
         outlet.push(event).unwrap();
     }
