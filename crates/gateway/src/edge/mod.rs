@@ -27,7 +27,7 @@ mod service;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -124,7 +124,8 @@ fn start<B: Backend>(
     tree: &Tree,
 ) -> Result<RunningEdge, EdgeError> {
     config.check()?;
-    let certificate = config.tls.clone().map(Certificate::load).transpose()?;
+    let load = |files| Certificate::load(files, tls::CLIENTS);
+    let certificate = config.tls.clone().map(load).transpose()?;
     let encryption = certificate
         .as_ref()
         .map(Certificate::server_config)
@@ -324,9 +325,7 @@ impl RunningEdge {
         let Some(certificate) = &self.certificate else {
             return Ok(false);
         };
-        let outcome = certificate.reload();
-        tls::tell_reload(&outcome);
-        outcome.map(|()| true)
+        certificate.reload_and_tell().map(|()| true)
     }
 
     /// Refuses upgrades from now on, with 503 and `Retry-After`. Connections stay: closing

@@ -237,6 +237,8 @@ async fn it_does_not_listen_beyond_loopback_unasked() {
     let config = AdminConfig {
         listen: "0.0.0.0:0".parse().unwrap(),
         insecure_listen: false,
+        tls: None,
+        tls_watch_ms: 0,
         fault_injection: false,
         requests_per_s: 100,
     };
