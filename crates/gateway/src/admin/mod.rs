@@ -28,6 +28,7 @@ mod events;
 mod exposition;
 mod guard;
 mod history;
+mod issued_tokens;
 mod ledger;
 #[allow(
     unused_qualifications,

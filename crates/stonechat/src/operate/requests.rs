@@ -100,6 +100,13 @@ const TOKENS: &[Column] = &[
     ("ROLE", "role"),
     ("EXPIRES", "expires_ms"),
 ];
+const USER_TOKENS: &[Column] = &[
+    ("ID", "id"),
+    ("DEVICE", "device"),
+    ("ISSUED", "issued_ms"),
+    ("EXPIRES", "expires_ms"),
+    ("STATE", "state"),
+];
 const BACKUPS: &[Column] = &[
     ("NAME", "name"),
     ("STATE", "state"),
@@ -213,6 +220,9 @@ impl Request {
                 Self::list(path, "users", USERS)
             }
             AdminCommand::User { name } => Self::get(format!("/users/{name}")),
+            AdminCommand::UserTokens { name } => {
+                Self::list(format!("/users/{name}/tokens"), "tokens", USER_TOKENS)
+            }
             AdminCommand::Limits {
                 name,
                 messages_per_s,
