@@ -247,3 +247,32 @@ async fn metrics_count_what_happens() {
         (admin.metric("stonechat_connections", "") == Some(1.0)).then_some(())
     });
 }
+
+#[tokio::test]
+async fn a_connection_is_told_with_where_it_comes_from_and_what_went_over_it() {
+    let node = Node::start_default();
+    let mut alice = WsClient::join(&node, "alice", "phone").await;
+    let connection = || node.admin().user("alice")["connections"][0].clone();
+    let before = connection();
+    let peer = before["peer"].as_str().expect("an address");
+    assert!(peer.starts_with("127.0.0.1:"), "{before}");
+    alice.say("alice", &json!("b".repeat(10_000))).await;
+    // What was counted before the answer was written is there once the answer is.
+    alice.fence().await;
+    let after = connection();
+    let more = |key: &str| {
+        let of = |connection: &Value| connection[key].as_u64().expect(key);
+        of(&after) - of(&before)
+    };
+    assert_eq!(
+        more("received_frames_count"),
+        2,
+        "a send and a ping: {after}"
+    );
+    assert!(more("sent_frames_count") >= 2, "accepted and pong: {after}");
+    assert!(more("received_bytes") > 10_000, "{after}");
+    assert!((20..1_000).contains(&more("sent_bytes")), "{after}");
+    assert_eq!(after["since_ms"], before["since_ms"]);
+    let table = node.run(&["admin", "connections", "alice"]).stdout;
+    assert!(table.contains(peer) && table.contains("phone"), "{table}");
+}

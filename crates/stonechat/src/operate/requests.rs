@@ -107,6 +107,16 @@ const USER_TOKENS: &[Column] = &[
     ("EXPIRES", "expires_ms"),
     ("STATE", "state"),
 ];
+const CONNECTIONS: &[Column] = &[
+    ("DEVICE", "device"),
+    ("PEER", "peer"),
+    ("SINCE", "since_ms"),
+    ("FRAMES IN", "received_frames_count"),
+    ("OUT", "sent_frames_count"),
+    ("BYTES IN", "received_bytes"),
+    ("OUT", "sent_bytes"),
+    ("UNANSWERED", "unanswered_count"),
+];
 const BACKUPS: &[Column] = &[
     ("NAME", "name"),
     ("STATE", "state"),
@@ -220,6 +230,9 @@ impl Request {
                 Self::list(path, "users", USERS)
             }
             AdminCommand::User { name } => Self::get(format!("/users/{name}")),
+            AdminCommand::Connections { name } => {
+                Self::list(format!("/users/{name}"), "connections", CONNECTIONS)
+            }
             AdminCommand::UserTokens { name } => {
                 Self::list(format!("/users/{name}/tokens"), "tokens", USER_TOKENS)
             }

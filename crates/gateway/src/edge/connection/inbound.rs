@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -72,6 +73,7 @@ where
     fn feed(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
         let core = &mut self.core;
         core.shared.figures.bytes_in.increment(bytes.len() as u64);
+        core.traffic.received(bytes.len());
         let mut heard = None;
         let outcome = self.reader.feed(bytes, &mut |incoming| {
             let now = *heard.get_or_insert_with(Instant::now);
@@ -114,6 +116,7 @@ impl<B: Backend> Core<B> {
     }
 
     fn on_text(&mut self, text: &str, now: Instant, cx: &mut Context<'_>) {
+        self.traffic.frame_received();
         match ClientFrame::decode(text, &self.shared.config.limits) {
             Ok(frame) if matches!(self.phase, Phase::Open { .. }) => {
                 self.on_frame(frame, now, cx);
@@ -150,7 +153,7 @@ impl<B: Backend> Core<B> {
         };
         let client = client.as_deref().unwrap_or_default();
         let client = &client[..client.floor_char_boundary(CLIENT_NAME_BYTES_MAX)];
-        debug!(peer = ?self.about.peer, %device, ?client, "sign-in");
+        debug!(peer = ?self.traffic.peer(), %device, ?client, "sign-in");
         self.about.device = Some(device.clone());
         let work = self.shared.backend.sign_in(SignIn {
             token,
@@ -158,6 +161,7 @@ impl<B: Backend> Core<B> {
             ack: frame.ack,
             rev: frame.rev,
             outlet: self.shared.config.outlet,
+            traffic: Arc::clone(&self.traffic),
         });
         let until = Instant::now() + Duration::from_millis(self.shared.config.auth_deadline_ms);
         self.errors_in_a_row = 0;
@@ -269,7 +273,7 @@ impl<B: Backend> Core<B> {
         self.shared.tell(|| What::Connected {
             user: signed_in.user.clone(),
             device: device.clone(),
-            peer: self.about.peer,
+            peer: self.traffic.peer(),
         });
         self.welcome(&signed_in, device);
         self.about.user = Some(signed_in.user);
@@ -304,12 +308,12 @@ impl<B: Backend> Core<B> {
     }
 
     fn not_signed_in(&mut self, refused: &Refused) {
-        debug!(peer = ?self.about.peer, device = ?self.about.device, why = refused.why, "sign-in refused");
+        debug!(peer = ?self.traffic.peer(), device = ?self.about.device, why = refused.why, "sign-in refused");
         if refused.reason == CloseReason::Unauthorized {
             self.shared.tell(|| What::Security {
                 what: "sign_in_refused",
                 detail: refused.why.clone(),
-                peer: self.about.peer,
+                peer: self.traffic.peer(),
                 suppressed_count: 0,
             });
         }
@@ -358,6 +362,7 @@ impl<B: Backend> Core<B> {
     /// Queues a frame of the connection's own.
     pub(super) fn say(&mut self, frame: &ServerFrame) {
         self.shared.figures.frames_out.increment(1);
+        self.traffic.frames_sent(1);
         put_text(self.writer.own(), |out| write_frame(out, frame));
     }
 }

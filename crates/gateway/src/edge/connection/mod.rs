@@ -22,11 +22,12 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use stonechat_broker::{Drain, InputError};
+use stonechat_broker::{Drain, InputError, Traffic};
 use stonechat_protocol::{CloseReason, DeviceId, UserId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -92,11 +93,12 @@ struct Core<B: Backend> {
     pings_unheard: u32,
     errors_in_a_row: u16,
     about: Box<About>,
+    /// Where it comes from and what went over it, shared with whoever looks.
+    traffic: Arc<Traffic>,
 }
 
 /// For the log, and what is rarely looked at.
 struct About {
-    peer: Option<SocketAddr>,
     user: Option<UserId>,
     device: Option<DeviceId>,
     since: Instant,
@@ -162,13 +164,13 @@ where
                 pings_unheard: 0,
                 errors_in_a_row: 0,
                 about: Box::new(About {
-                    peer: opened.peer,
                     user: None,
                     device: None,
                     since: now,
                     ended: None,
                     counted: opened.counted,
                 }),
+                traffic: Arc::new(Traffic::with(opened.peer)),
             },
         }
     }

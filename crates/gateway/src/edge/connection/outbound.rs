@@ -189,6 +189,7 @@ impl<B: Backend> Core<B> {
             }
             let gathered = self.gather(&mut batch, cx);
             self.shared.figures.bytes_out.increment(batch.len() as u64);
+            self.traffic.sent(batch.len());
             let written = self.writer.poll_batch(&batch, io, cx);
             scratch::give_back_write(batch);
             if let Gathered::Close(reason, retry_after_ms) = gathered {
@@ -227,6 +228,7 @@ impl<B: Backend> Core<B> {
                         .figures
                         .frames_out
                         .increment(events.len() as u64);
+                    self.traffic.frames_sent(events.len());
                     for event in events.drain(..) {
                         answers.note(&event, &mut self.waiting, || latencies.now());
                         put_text(batch, |out| write_event(out, &event));
