@@ -361,7 +361,7 @@ fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
         failures: Failures::default(),
         rates: Rates::new(config.requests_per_s),
         refusals: Rates::new(REFUSALS_PER_S),
-        audit: Audit::open(&parts.data_dir),
+        audit: Audit::open(&parts.data_dir, parts.events.clone()),
         history: history::History::default(),
         sessions: session::Sessions::default(),
         crashes: Crashes::open(&parts.data_dir),
