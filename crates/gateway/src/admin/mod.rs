@@ -64,7 +64,7 @@ use ::metrics::{counter, describe_counter};
 use actix_rt::net::TcpStream;
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE};
-use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
+use actix_web::middleware::{Compress, ErrorHandlerResponse, ErrorHandlers};
 use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use socket2::SockRef;
@@ -289,6 +289,8 @@ pub fn start(
     let server = HttpServer::new(move || {
         App::new()
             .wrap(ErrorHandlers::new().default_handler(as_problem))
+            // For whoever takes it; what is to arrive piece by piece says that it is not for this.
+            .wrap(Compress::default())
             .app_data(state.clone())
             .configure(routes)
     })
