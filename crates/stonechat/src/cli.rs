@@ -1,5 +1,8 @@
 //! The command line. Parsing only.
 
+#[cfg(test)]
+mod help;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
