@@ -395,6 +395,7 @@ async fn a_restart_from_outside_is_no_failure() {
             sup.start_child(spec, &here(), move |_| Probe::new("one", &log))
                 .unwrap()
         };
+        child.ask(Count, SOON).await.unwrap();
         for generation in 2..=12 {
             tree.restart_actor(child.id(), "restarted by somebody")
                 .unwrap();
