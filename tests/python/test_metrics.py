@@ -81,7 +81,7 @@ def with_tls(tmp_path_factory):
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         assert b" 404 " in http(node, context)
         node.process.send_signal(signal.SIGHUP)
-        done = 'stonechat_tls_reloads_total{outcome="done"}'
+        done = 'stonechat_tls_reloads_total{listener="clients",outcome="done"}'
         wait_for("the reload", lambda: exposed(node).values.get(done))
         yield exposed(node)
     finally:

@@ -107,7 +107,6 @@ def test_every_metric_is_watched():
         "stonechat_tasks",
         # Told in the audit log and among the live events, with who and why.
         "stonechat_admin_unauthorized_total",
-        "stonechat_admin_ledger_failures_total",
         "stonechat_events_dropped_total",
         "stonechat_store_purged_total",
     }

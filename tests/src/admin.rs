@@ -1,5 +1,6 @@
 //! The admin API as an operator's script would use it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,6 +13,8 @@ use crate::DEADLINE;
 pub struct Admin {
     base: String,
     secret: Option<String>,
+    /// With it the API is reached by TLS: what is trusted, PEM.
+    trusted: Option<String>,
 }
 
 /// An answer.
@@ -25,9 +28,18 @@ pub struct Reply {
     pub text: String,
     /// The body as JSON, `null` when it is not.
     pub json: Value,
+    headers: ureq::http::HeaderMap,
 }
 
 impl Reply {
+    /// A header as text, empty when absent.
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
     /// Asserts the status; gives the body back.
     ///
     /// # Panics
@@ -65,32 +77,71 @@ impl Reply {
     }
 }
 
+fn tls_trusting(pem: &str) -> ureq::tls::TlsConfig {
+    let root = ureq::tls::Certificate::from_pem(pem.as_bytes()).expect("a certificate in PEM");
+    ureq::tls::TlsConfig::builder()
+        .root_certs(ureq::tls::RootCerts::new_with_certs(&[root]))
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build()
+}
+
 impl Admin {
     pub(crate) fn new(address: &str, secret: Option<String>) -> Self {
         Self {
             base: format!("http://{address}"),
             secret,
+            trusted: None,
         }
+    }
+
+    /// The same API by TLS, trusting a certificate (PEM).
+    #[must_use]
+    pub fn trusting(mut self, pem: &str) -> Self {
+        self.base = self.base.replacen("http://", "https://", 1);
+        self.trusted = Some(pem.to_owned());
+        self
     }
 
     /// The same API with other credentials.
     #[must_use]
     pub fn with_secret(&self, secret: Option<&str>) -> Self {
         Self {
-            base: self.base.clone(),
             secret: secret.map(str::to_owned),
+            ..self.clone()
         }
+    }
+
+    /// A new one each time: a node may have been restarted in between.
+    fn agent(&self) -> ureq::Agent {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(DEADLINE))
+            .timeout_connect(Some(Duration::from_secs(5)));
+        let config = match &self.trusted {
+            Some(pem) => config.tls_config(tls_trusting(pem)),
+            None => config,
+        };
+        config.build().into()
+    }
+
+    /// A GET whose answer is read as it comes.
+    ///
+    /// # Panics
+    /// When no answer begins.
+    #[track_caller]
+    pub fn stream(&self, path: &str) -> impl std::io::Read + use<> {
+        let secret = self.secret.as_deref().unwrap_or_default();
+        let answer = self
+            .agent()
+            .get(format!("{}{path}", self.base))
+            .header("authorization", format!("Bearer {secret}"))
+            .call();
+        answer.expect("an answer begins").into_body().into_reader()
     }
 
     /// One request. `None` when no answer came at all.
     pub fn try_request(&self, method: &str, path: &str, body: Option<&str>) -> Option<Reply> {
-        // A new agent each time: a node may have been restarted in between.
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(DEADLINE))
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .build()
-            .into();
+        let agent = self.agent();
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base));
@@ -117,6 +168,7 @@ impl Admin {
         Some(Reply {
             status: answer.status().as_u16(),
             content_type,
+            headers: answer.headers().clone(),
             json: serde_json::from_str(&text).unwrap_or(Value::Null),
             text,
         })

@@ -277,7 +277,7 @@ impl Node {
                 return Err(format!("the node exited at start: {status}"));
             }
             if let Some(endpoint) = self.published(pid) {
-                let admin = Admin::new(&endpoint.admin_listen, None);
+                let admin = self.options.admin(&endpoint, None);
                 if admin
                     .try_request("GET", "/readyz", None)
                     .is_some_and(|r| r.status == 200)
@@ -322,10 +322,8 @@ impl Node {
     pub fn admin(&self) -> Admin {
         let secret = std::fs::read_to_string(self.data_dir().join("admin.secret"))
             .expect("the node made its admin secret");
-        Admin::new(
-            &self.endpoint().admin_listen,
-            Some(secret.trim().to_owned()),
-        )
+        let secret = Some(secret.trim().to_owned());
+        self.options.admin(&self.endpoint(), secret)
     }
 
     /// A user (made when missing) and a fresh token.

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use crate::{Admin, Endpoint};
+
 /// Options of a node under test. The defaults suit fast tests: loopback, free ports, JSON logs, and
 /// rates that no test reaches by accident.
 #[derive(Debug, Clone)]
@@ -12,6 +14,8 @@ pub struct NodeOptions {
     pub(crate) flags: Vec<String>,
     pub(crate) shell_prelude: Option<String>,
     pub(crate) allowed_log: Vec<String>,
+    /// Certificate of the admin listener, PEM.
+    pub(crate) admin_cert: Option<String>,
 }
 
 impl Default for NodeOptions {
@@ -21,6 +25,7 @@ impl Default for NodeOptions {
             flags: Vec::new(),
             shell_prelude: None,
             allowed_log: Vec::new(),
+            admin_cert: None,
         }
         .set("log.format", "\"json\"")
         .messages_per_s(1_000_000)
@@ -97,6 +102,29 @@ impl NodeOptions {
             "server.tls_key",
             &format!("{:?}", key.display().to_string()),
         )
+    }
+
+    /// Certificate and key files of the admin listener; the certificate has to be for 127.0.0.1.
+    ///
+    /// # Panics
+    /// When the certificate cannot be read.
+    #[must_use]
+    pub fn admin_tls(mut self, cert: &std::path::Path, key: &std::path::Path) -> Self {
+        self.admin_cert = Some(std::fs::read_to_string(cert).expect("the certificate is there"));
+        self.set(
+            "admin.tls_cert",
+            &format!("{:?}", cert.display().to_string()),
+        )
+        .set("admin.tls_key", &format!("{:?}", key.display().to_string()))
+    }
+
+    /// The admin API of a node with these options.
+    pub(crate) fn admin(&self, endpoint: &Endpoint, secret: Option<String>) -> Admin {
+        let admin = Admin::new(&endpoint.admin_listen, secret);
+        match &self.admin_cert {
+            Some(pem) => admin.trusting(pem),
+            None => admin,
+        }
     }
 
     numbers! {

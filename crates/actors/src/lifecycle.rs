@@ -196,6 +196,9 @@ impl<A: Supervised> ActorTask<A> {
         if !core.policy.wants_restart(&reason) || core.sup.tree.is_closing() {
             return self.end(&reason);
         }
+        if matches!(*reason, ExitReason::Restarted(_)) {
+            return self.restart_after(Duration::ZERO);
+        }
         let policy = core.policy;
         let delay = self
             .failures

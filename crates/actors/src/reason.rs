@@ -57,6 +57,9 @@ pub enum ExitReason {
     Shutdown,
     /// It gave up for a reason of its own.
     Failed(String),
+    /// Somebody asked for a new generation, and why. Starts any child but a temporary one again, and is
+    /// no failure: nothing is counted against it.
+    Restarted(String),
     /// Code of the actor panicked.
     Panicked {
         /// Type name of the message being handled, or `"started"`, `"stopping"`, `"factory"`, `"timer"`,
@@ -117,6 +120,7 @@ impl ExitReason {
             Self::Normal => "normal",
             Self::Shutdown => "shutdown",
             Self::Failed(_) => "failed",
+            Self::Restarted(_) => "restarted",
             Self::Panicked { .. } => "panicked",
             Self::IntensityExceeded { .. } => "intensity_exceeded",
             Self::Linked { .. } => "linked",
@@ -132,6 +136,7 @@ impl fmt::Display for ExitReason {
             Self::Normal => f.write_str("ended normally"),
             Self::Shutdown => f.write_str("was shut down"),
             Self::Failed(why) => write!(f, "failed: {why}"),
+            Self::Restarted(why) => write!(f, "was told to start again: {why}"),
             Self::Panicked {
                 message_type,
                 payload,

@@ -43,15 +43,15 @@ impl Tree {
 
     /// Ends the current generation of an actor; its supervisor starts the next one.
     ///
-    /// It counts as a failure: too many within the actor's intensity, and it is given up or its
-    /// supervisor fails, as after as many crashes. The inbox stays.
+    /// It is no failure: it counts neither towards the actor's intensity nor its back-off, however often it
+    /// is done. The inbox stays.
     pub fn restart_actor(&self, id: ActorId, why: &str) -> Result<(), SteerError> {
         let node = self.actor(id)?;
         let restart = node.core().map(|core| core.policy.restart);
         if restart == Some(Restart::Temporary) {
             return Err(SteerError::Temporary);
         }
-        node.stop(&Arc::new(ExitReason::Failed(why.to_owned())));
+        node.stop(&Arc::new(ExitReason::Restarted(why.to_owned())));
         Ok(())
     }
 

@@ -374,3 +374,44 @@ async fn a_supervisor_takes_no_more_children_than_it_may() {
     let late = sup.start_child(spec("late"), &here(), |_| Nothing);
     assert!(matches!(late, Err(StartError::ShuttingDown)));
 }
+
+#[actix_rt::test]
+async fn a_restart_from_outside_is_no_failure() {
+    for strategy in [Strategy::OneForOne, Strategy::OneForAll] {
+        let tree = tree();
+        let log = Log::default();
+        let sup = tree.supervisor(&tree.root(), "sup", strategy).unwrap();
+        let child = {
+            let log = log.clone();
+            // One failure is the last; a back-off would outlast this test.
+            let spec = spec("one")
+                .intensity(1, Duration::from_secs(3_600))
+                .backoff(Backoff {
+                    initial: Duration::from_secs(3_600),
+                    max: Duration::from_secs(3_600),
+                    ..Backoff::default()
+                })
+                .escalate(false);
+            sup.start_child(spec, &here(), move |_| Probe::new("one", &log))
+                .unwrap()
+        };
+        child.ask(Count, SOON).await.unwrap();
+        for generation in 2..=12 {
+            tree.restart_actor(child.id(), "restarted by somebody")
+                .unwrap();
+            until("it is back", || child.stats().generation == generation).await;
+            assert!(child.ask(Count, SOON).await.is_ok());
+        }
+        let last_exit = tree.info(child.id()).unwrap().last_exit.unwrap();
+        assert!(last_exit.contains("restarted by somebody"), "{last_exit}");
+        let totals = tree.totals();
+        assert_eq!((totals.panics, totals.intensity_exceeded), (0, 0));
+        assert!(totals.restarts >= 11, "{totals:?}");
+        // The failures that were allowed before are still allowed, and no more.
+        child.try_tell(Crash).unwrap();
+        until("it is back", || child.stats().generation == 13).await;
+        child.try_tell(Crash).unwrap();
+        until("it is given up", || !child.is_alive()).await;
+        tree.shutdown(SOON).await;
+    }
+}

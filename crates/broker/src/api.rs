@@ -4,12 +4,14 @@
 //! [`Input`]s and writes [`crate::Event`]s. Nothing here knows a socket, HTTP
 //! or JSON.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Serialize;
 use stonechat_protocol::{CloseReason, DeviceId, MessageId, Seq, UserId};
 use stonechat_trace::Span;
 
-use crate::Outlet;
+use crate::{Outlet, Traffic};
 
 /// A device wants to be connected. The edge has authenticated it.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Attach {
     pub ack: Option<Seq>,
     /// Last receipt revision the client has seen.
     pub rev: Option<u64>,
+    /// Where the edge counts what goes over the connection.
+    pub traffic: Arc<Traffic>,
 }
 
 /// Why a device could not be connected.

@@ -21,7 +21,7 @@ use crate::router::{self, RETRY_AFTER_MS, Route, Router};
 use crate::session::{self, Connect, FromClient, Gone, Session};
 use crate::shared::{CORE_CRASHES_MAX, CORE_CRASHES_WITHIN, Queue, Shared, now_ms};
 use crate::sink::SinkHandle;
-use crate::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
+use crate::{Attach, AttachError, BrokerStats, Command, Connection, Disconnect, Fault, Input};
 
 /// How long the router, a session or the store may take to connect a device.
 const ATTACH_DEADLINE: Duration = Duration::from_secs(10);
@@ -59,17 +59,6 @@ pub struct Attached {
     pub session_id: String,
     /// Messages waiting for this device.
     pub pending: u64,
-}
-
-/// A connection as operators see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
-    /// Of which device.
-    pub device: DeviceId,
-    /// Since when, milliseconds since the Unix epoch.
-    pub since_ms: u64,
-    /// Sends taken from it and not yet answered.
-    pub unanswered: u32,
 }
 
 /// The session takes nothing more from this connection.
@@ -298,6 +287,7 @@ impl Broker {
                     outlet: attach.outlet.clone(),
                     ack: attach.ack,
                     rev: attach.rev,
+                    traffic: Arc::clone(&attach.traffic),
                     reply,
                 },
             };

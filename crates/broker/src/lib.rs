@@ -29,12 +29,12 @@ mod settle;
 mod shared;
 mod sink;
 mod traced;
+mod traffic;
 
 pub use api::{Attach, AttachError, BrokerStats, Command, Disconnect, Fault, Input};
-pub use broker::{
-    Attached, Broker, BrokerStartError, Connection, InputError, Offered, SessionLink, Untaken,
-};
+pub use broker::{Attached, Broker, BrokerStartError, InputError, Offered, SessionLink, Untaken};
 pub use config::{BrokerConfig, RateConfig};
 pub use outlet::{Closed, Drain, Event, Outlet, OutletLimits, Taken, outlet};
 pub use posting::Posted;
 pub use sink::{SinkHandle, commit_sink};
+pub use traffic::{Connection, Traffic, TrafficCounts};

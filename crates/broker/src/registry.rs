@@ -15,8 +15,8 @@ use stonechat_delivery::Attempts;
 use stonechat_mailbox::MailboxRef;
 use stonechat_protocol::{CloseReason, DeviceId, MessageId, Seq, UserId};
 
-use crate::Outlet;
 use crate::session::Session;
+use crate::{Outlet, Traffic};
 
 /// One connected device, as the session and the edge share it.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Slot {
     pub(crate) receipts_told: AtomicU64,
     /// Sends taken from the connection and not yet answered.
     pub(crate) unanswered: AtomicU32,
+    /// What the edge counts of the connection.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// What of a session outlives a panic: plain facts the next generation starts from.
@@ -146,6 +148,8 @@ impl crate::Connection {
             device: slot.device.clone(),
             since_ms: slot.since_ms,
             unanswered: slot.unanswered.load(Ordering::Relaxed),
+            peer: slot.traffic.peer(),
+            traffic: slot.traffic.counts(),
         });
         slots.collect()
     }

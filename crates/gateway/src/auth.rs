@@ -2,11 +2,12 @@
 //!
 //! A token is signed, so checking one costs an HMAC and look-ups in memory:
 //! signing key, list of revoked tokens, account. What is durable (keys, revoked
-//! tokens, accounts) is in the store. This module closes no connection:
+//! tokens, accounts, which tokens were issued) is in the store. This module closes no connection:
 //! whoever revokes something also tells the broker.
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod issued;
 mod keys;
 mod revoked;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use stonechat_mailbox::{Account, Store, StoreError, UserLimits};
 use stonechat_protocol::{DeviceId, UserId};
 
+pub use issued::{ISSUED_MAX, IssuedBefore, TokenState};
 use keys::KeyRing;
 use revoked::Revoked;
 use token::Claims;
@@ -258,7 +260,8 @@ impl Authenticator {
         Ok(claims)
     }
 
-    /// Issues a token to a user, for one device or (`None`) for any.
+    /// Issues a token to a user, for one device or (`None`) for any. That it was issued is
+    /// durable before it is told.
     ///
     /// # Errors
     /// [`AccountError`]
@@ -286,8 +289,10 @@ impl Authenticator {
             expires_ms: issued_ms.saturating_add(ttl_s.saturating_mul(1000)),
             nonce: token::random_text::<16>()?,
         };
+        let keys = self.0.keys.load_full();
+        issued::remember(&*self.0.store, &claims, keys.signing_kid()).await?;
         Ok(Issued {
-            token: self.0.keys.load().sign(&claims),
+            token: keys.sign(&claims),
             id: claims.id(),
             expires_ms: claims.expires_ms,
         })

@@ -1,8 +1,11 @@
-//! Calls the admin API of the running node on behalf of local commands, with
-//! the secret from the data directory.
+//! Calls the admin API on behalf of commands: that of the node on this machine,
+//! with the secret from its data directory, or another's (`--admin-url`), with
+//! what the environment holds.
+
+mod trust;
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,6 +14,7 @@ use stonechat_protocol::{DeviceId, UserId};
 use ureq::http::{Method, Request, Response};
 use ureq::{Agent, Body};
 
+use crate::cli::ConfigArgs;
 use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::node_file::{self, NodeFile};
@@ -18,37 +22,49 @@ use crate::node_file::{self, NodeFile};
 /// A call takes no longer than this.
 const DEADLINE: Duration = Duration::from_secs(15);
 
+/// The environment variable of a secret or an admin token.
+const SECRET_VARIABLE: &str = "STONECHAT_ADMIN_SECRET";
+
 /// Knows the running node's admin API.
 pub(crate) struct AdminClient {
     agent: Agent,
-    address: SocketAddr,
-    secret: Secret,
+    /// Scheme, host and port.
+    url: String,
+    secret: String,
 }
 
 impl AdminClient {
-    /// Finds the node: at `address` when given, else where the running node of the data
+    /// Finds the node: where the command line says, else where the running node of the data
     /// directory says, else where the configuration says.
-    pub(crate) fn find(settings: &Settings, address: Option<SocketAddr>) -> Result<Self, Failure> {
-        let data_dir = &settings.server.data_dir;
-        let secret = Secret::load(data_dir).map_err(|error| {
-            let missing = matches!(&error, SecretError::Io { source, .. } if source.kind() == ErrorKind::NotFound);
-            let failure = Failure::from(error);
-            let exit = if missing { Exit::Unavailable } else { failure.exit() };
-            let hint = "is `stonechat serve` running with this --data-dir, as this user?";
-            Failure::new(exit, format!("{failure}; {hint}"))
-        })?;
-        let address = address
-            .or_else(|| NodeFile::read(data_dir).map(|node| node.admin_listen))
-            .unwrap_or(settings.admin.listen);
-        let agent = Agent::config_builder()
+    pub(crate) fn find(settings: &Settings, args: &ConfigArgs) -> Result<Self, Failure> {
+        let secret = secret(settings.data_dir())?;
+        let url = match &args.admin_url {
+            Some(url) => checked(url)?,
+            None => {
+                let node = NodeFile::read(settings.data_dir());
+                let tls = settings.admin.tls_cert.is_some();
+                let tls = node.as_ref().map_or(tls, |node| node.admin_tls);
+                let running = node.map(|node| node.admin_listen);
+                let address = args.admin_listen.or(running);
+                node_file::admin_url(address.unwrap_or(settings.admin.listen), tls)
+            }
+        };
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(DEADLINE))
-            .proxy(None)
-            .build()
-            .new_agent();
+            .proxy(None);
+        let config = if url.starts_with("https://") {
+            let own = settings.admin.tls_cert.as_deref();
+            // Of a node elsewhere nothing is known, whatever is configured here.
+            let own = own.filter(|file| args.admin_url.is_none() && file.exists());
+            let files: Vec<&Path> = own.into_iter().chain(args.ca.as_deref()).collect();
+            config.tls_config(trust::trusting(&files)?)
+        } else {
+            config
+        };
         Ok(Self {
-            agent,
-            address: node_file::reachable(address),
+            agent: config.build().new_agent(),
+            url,
             secret,
         })
     }
@@ -172,15 +188,20 @@ impl AdminClient {
     fn prepared(&self, method: Method, path: &str) -> ureq::http::request::Builder {
         Request::builder()
             .method(method)
-            .uri(format!("http://{}/admin/v1{path}", self.address))
-            .header("authorization", format!("Bearer {}", self.secret.expose()))
+            .uri(format!("{}/admin/v1{path}", self.url))
+            .header("authorization", format!("Bearer {}", self.secret))
     }
 
     fn silent(&self, error: &ureq::Error) -> Failure {
+        let hint = if self.url.starts_with("https://") {
+            "; of certificates, --ca names one to trust and --admin-url the host it is for"
+        } else {
+            ""
+        };
         let text = format!(
             "the admin API at {} does not answer ({error}); is `stonechat serve` running? \
-             --data-dir or --admin-listen say which one is meant",
-            self.address
+             --data-dir, --admin-listen or --admin-url say which one is meant{hint}",
+            self.url
         );
         Failure::new(Exit::Unavailable, text)
     }
@@ -205,6 +226,36 @@ impl AdminClient {
     }
 }
 
+/// The secret or token of the environment, else the secret of the data directory.
+fn secret(data_dir: &Path) -> Result<String, Failure> {
+    if let Ok(secret) = std::env::var(SECRET_VARIABLE)
+        && !secret.trim().is_empty()
+    {
+        return Ok(secret.trim().to_owned());
+    }
+    let loaded = Secret::load(data_dir).map_err(|error| {
+        let missing = matches!(&error, SecretError::Io { source, .. } if source.kind() == ErrorKind::NotFound);
+        let failure = Failure::from(error);
+        let exit = if missing { Exit::Unavailable } else { failure.exit() };
+        let hint = "is `stonechat serve` running with this --data-dir, as this user? For a node elsewhere STONECHAT_ADMIN_SECRET holds its secret or an admin token";
+        Failure::new(exit, format!("{failure}; {hint}"))
+    })?;
+    Ok(loaded.expose().to_owned())
+}
+
+/// Scheme, host and port of an address somebody typed.
+fn checked(url: &str) -> Result<String, Failure> {
+    let base = url.trim_end_matches('/').trim_end_matches("/admin/v1");
+    let rest = base
+        .strip_prefix("https://")
+        .or_else(|| base.strip_prefix("http://"));
+    if rest.is_none_or(|host| host.is_empty() || host.contains(['/', '@', '?', '#'])) {
+        let text = format!("--admin-url {url}: expected https://HOST:PORT");
+        return Err(Failure::new(Exit::Config, text));
+    }
+    Ok(base.to_owned())
+}
+
 fn read(mut answer: Response<Body>) -> Result<(u16, Value), Failure> {
     let status = answer.status().as_u16();
     let text = answer
@@ -222,4 +273,35 @@ fn read(mut answer: Response<Body>) -> Result<(u16, Value), Failure> {
         Exit::General
     };
     Err(Failure::new(exit, format!("{detail} (HTTP {status})")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_scheme_host_and_port() {
+        for (typed, taken) in [
+            (
+                "https://chat.example.org:8081",
+                "https://chat.example.org:8081",
+            ),
+            (
+                "https://chat.example.org/admin/v1/",
+                "https://chat.example.org",
+            ),
+            ("http://[::1]:8081/", "http://[::1]:8081"),
+        ] {
+            assert_eq!(checked(typed).unwrap(), taken);
+        }
+        for bad in [
+            "chat.example.org",
+            "ftp://x",
+            "https://",
+            "https://a@b",
+            "https://a/b",
+        ] {
+            assert!(checked(bad).is_err(), "{bad}");
+        }
+    }
 }

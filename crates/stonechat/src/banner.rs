@@ -21,11 +21,11 @@ pub(crate) fn banner(
     let mut text = format!(
         "\nStonechat {version} is running.\n\n  \
            clients connect to  {url}/v1/ws\n  \
-           admin API           http://{admin}  (secret in {secret})\n  \
+           admin API           {admin}  (secret in {secret})\n  \
            data                {data}\n",
         version = env!("CARGO_PKG_VERSION"),
         url = node.client_url(),
-        admin = node.admin_listen,
+        admin = node.admin_url(),
         secret = data_dir
             .join(stonechat_gateway::admin::SECRET_FILE)
             .display(),
@@ -85,6 +85,7 @@ mod tests {
             listen: "127.0.0.1:8080".parse().unwrap(),
             admin_listen: "127.0.0.1:8081".parse().unwrap(),
             tls: false,
+            admin_tls: false,
         };
         let text = banner("target/debug/stonechat", &args, &settings, &node);
         assert!(

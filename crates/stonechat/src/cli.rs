@@ -1,5 +1,8 @@
 //! The command line. Parsing only.
 
+#[cfg(test)]
+mod help;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -34,6 +37,13 @@ pub(crate) struct ConfigArgs {
     /// Address of the admin API [default: 127.0.0.1:8081]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) admin_listen: Option<SocketAddr>,
+    /// The admin API of a node elsewhere, https://HOST:PORT; STONECHAT_ADMIN_SECRET holds its
+    /// secret or an admin token
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) admin_url: Option<String>,
+    /// Certificates to trust at the admin API besides the system's, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Any setting, by its key: --set limits.messages_per_s=10
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
@@ -125,7 +135,7 @@ pub(crate) struct ServeArgs {
     /// What is logged, such as info or info,stonechat_gateway=debug [default: info]
     #[arg(long, value_name = "FILTER")]
     pub(crate) log_filter: Option<String>,
-    /// Allow the admin API to listen beyond loopback, in the clear
+    /// Allow the admin API to listen beyond loopback in the clear, without admin.tls_cert
     #[arg(long)]
     pub(crate) admin_insecure_listen: bool,
     /// Open the endpoint that makes parts of the node panic; for tests of supervision only

@@ -60,7 +60,7 @@ fn settings(args: &ConfigArgs) -> Result<Settings, Failure> {
 }
 
 fn admin(args: &ConfigArgs) -> Result<AdminClient, Failure> {
-    AdminClient::find(&settings(args)?, args.admin_listen)
+    AdminClient::find(&settings(args)?, args)
 }
 
 fn user(admin: &AdminClient, command: UserCommand) -> Result<(), Failure> {
@@ -186,7 +186,7 @@ fn server_url(settings: &Settings) -> String {
 /// A token from the admin API of the node on this machine; users are created as needed, so
 /// that a first message takes two commands.
 fn local_token(args: &ConfigArgs, settings: &Settings, chat: &ChatArgs) -> Result<String, Failure> {
-    let admin = AdminClient::find(settings, args.admin_listen).map_err(|failure| {
+    let admin = AdminClient::find(settings, args).map_err(|failure| {
         let text = format!("{failure}; or give a token by --token or STONECHAT_TOKEN");
         Failure::new(failure.exit(), text)
     })?;

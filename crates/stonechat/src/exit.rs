@@ -151,7 +151,7 @@ impl From<SecretError> for Failure {
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
         let exit = match &error {
-            AdminError::NotLoopback(_) => Exit::Config,
+            AdminError::NotLoopback(_) | AdminError::Tls(_) => Exit::Config,
             AdminError::Listen { source, .. } => listen_exit(source),
         };
         Self::new(exit, error)

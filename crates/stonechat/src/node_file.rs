@@ -23,6 +23,9 @@ pub(crate) struct NodeFile {
     pub(crate) admin_listen: SocketAddr,
     /// Clients connect by TLS.
     pub(crate) tls: bool,
+    /// The admin API is reached by TLS.
+    #[serde(default)]
+    pub(crate) admin_tls: bool,
 }
 
 impl NodeFile {
@@ -48,6 +51,11 @@ impl NodeFile {
         }
     }
 
+    /// Where the admin API is, for a program on this machine.
+    pub(crate) fn admin_url(&self) -> String {
+        admin_url(self.admin_listen, self.admin_tls)
+    }
+
     /// Where a client on this machine connects.
     pub(crate) fn client_url(&self) -> String {
         client_url(self.listen, self.tls)
@@ -61,6 +69,12 @@ fn path(data_dir: &Path) -> PathBuf {
 /// Server address for a client on this machine.
 pub(crate) fn client_url(listen: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "wss" } else { "ws" };
+    format!("{scheme}://{}", reachable(listen))
+}
+
+/// Address of the admin API for a program on this machine.
+pub(crate) fn admin_url(listen: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
     format!("{scheme}://{}", reachable(listen))
 }
 
@@ -87,11 +101,12 @@ mod tests {
             listen: "0.0.0.0:1".parse().unwrap(),
             admin_listen: "[::]:2".parse().unwrap(),
             tls: true,
+            admin_tls: true,
         };
         node.write(dir.path()).unwrap();
         assert_eq!(NodeFile::read(dir.path()), Some(node.clone()));
         assert_eq!(node.client_url(), "wss://127.0.0.1:1");
-        assert_eq!(reachable(node.admin_listen), "[::1]:2".parse().unwrap());
+        assert_eq!(node.admin_url(), "https://[::1]:2");
         NodeFile::remove(dir.path());
         NodeFile::remove(dir.path());
         assert_eq!(NodeFile::read(dir.path()), None);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stonechat_gateway::admin::EdgeView;
-use stonechat_gateway::edge::RunningEdge;
+use stonechat_gateway::edge::{RunningEdge, SendLatencies};
 use stonechat_protocol::UserId;
 
 use crate::banner;
@@ -100,6 +100,7 @@ impl Serving {
             listen = %node.listen,
             admin_listen = %node.admin_listen,
             tls = node.tls,
+            admin_tls = node.admin_tls,
             data_dir = %self.settings.data_dir().display(),
             version = env!("CARGO_PKG_VERSION"),
             "ready"
@@ -138,10 +139,11 @@ impl Serving {
         }
     }
 
-    /// SIGHUP: certificate and log filter. Everything else needs a restart.
+    /// SIGHUP: certificates and log filter. Everything else needs a restart.
     fn reload(&self, node: &Node) {
-        // The edge says what came of it; the certificate in use stays if nothing did.
+        // They say what came of it; the certificate in use stays if nothing did.
         let _ = node.edge.reload_tls();
+        let _ = node.admin.reload_tls();
         let filter = self
             .config_args
             .load(self.args.overrides())
@@ -164,6 +166,10 @@ impl EdgeView for View {
 
     fn connections_max(&self) -> u64 {
         self.0.connections_max() as u64
+    }
+
+    fn send_latencies(&self) -> SendLatencies {
+        self.0.send_latencies()
     }
 
     fn is_stopping(&self) -> bool {

@@ -76,6 +76,8 @@ struct Place {
     pid: u32,
     listen: SocketAddr,
     admin_listen: SocketAddr,
+    #[serde(default)]
+    admin_tls: bool,
 }
 
 impl Spawned {
@@ -183,7 +185,12 @@ impl Spawned {
                 }
                 self.spawn()?;
             }
-            if let Some(place) = self.published()
+            let place = self.published();
+            if place.as_ref().is_some_and(|place| place.admin_tls) {
+                let what = "a swarm asks the admin API by http:// only; leave admin.tls_cert out";
+                return Err(self.error(what));
+            }
+            if let Some(place) = place
                 && ready(place.admin_listen)
             {
                 self.place = Some(place);

@@ -1,7 +1,7 @@
 //! The admin API: users, tokens, problems, credentials, health, metrics, the tree.
 
 use serde_json::{Value, json};
-use stonechat_tests::{Connect, Node, WsClient, eventually};
+use stonechat_tests::{Connect, Node, NodeOptions, WsClient, eventually};
 
 #[test]
 fn users_are_created_listed_shown_and_removed() {
@@ -246,4 +246,77 @@ async fn metrics_count_what_happens() {
     eventually("one connection is left", || {
         (admin.metric("stonechat_connections", "") == Some(1.0)).then_some(())
     });
+}
+
+#[tokio::test]
+async fn a_connection_is_told_with_where_it_comes_from_and_what_went_over_it() {
+    let node = Node::start_default();
+    let mut alice = WsClient::join(&node, "alice", "phone").await;
+    let connection = || node.admin().user("alice")["connections"][0].clone();
+    let before = connection();
+    let peer = before["peer"].as_str().expect("an address");
+    assert!(peer.starts_with("127.0.0.1:"), "{before}");
+    alice.say("alice", &json!("b".repeat(10_000))).await;
+    // What was counted before the answer was written is there once the answer is.
+    alice.fence().await;
+    let after = connection();
+    let more = |key: &str| {
+        let of = |connection: &Value| connection[key].as_u64().expect(key);
+        of(&after) - of(&before)
+    };
+    assert_eq!(
+        more("received_frames_count"),
+        2,
+        "a send and a ping: {after}"
+    );
+    assert!(more("sent_frames_count") >= 2, "accepted and pong: {after}");
+    assert!(more("received_bytes") > 10_000, "{after}");
+    assert!((20..1_000).contains(&more("sent_bytes")), "{after}");
+    assert_eq!(after["since_ms"], before["since_ms"]);
+    let table = node.run(&["admin", "connections", "alice"]).stdout;
+    assert!(table.contains(peer) && table.contains("phone"), "{table}");
+}
+
+#[test]
+fn an_audit_log_that_cannot_be_written_is_told_and_holds_nothing_up() {
+    let mut node = Node::prepared(NodeOptions::new().allow_log("audit log"));
+    let in_its_place = node.data_dir().join("audit.ndjson");
+    std::fs::create_dir_all(&in_its_place).expect("the directory is ours");
+    node.launch();
+    let admin = node.admin();
+    let failures = "stonechat_admin_ledger_failures_total";
+    let failed = || {
+        admin
+            .metric(failures, "file=\"audit.ndjson\"")
+            .unwrap_or(0.0)
+    };
+    let before = failed();
+    let reply = admin.post("/admin/v1/users", &json!({"user": "bob"}));
+    assert_eq!(reply.status, 201, "{}", reply.text);
+    assert!(failed() > before);
+    let entry = &admin.get("/admin/v1/audit?limit=1").expect(200)["entries"][0];
+    assert_eq!(
+        entry["target"], "bob",
+        "it is known as long as the node runs"
+    );
+    let told = admin
+        .get("/admin/v1/events?kinds=node&wait=false&after=0")
+        .text;
+    assert!(told.contains("audit_failed"), "{told}");
+    // The whole entry is in the log.
+    let log = node.log();
+    let line = log.lines().find(|line| line.contains("not on the disk"));
+    let line: Value = serde_json::from_str(line.expect("an error")).expect("a line of JSON");
+    assert_eq!(line["level"], "ERROR", "{line}");
+    let text = line.to_string();
+    for part in ["users.create", "bob", "secret", "127.0.0.1:"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+
+    std::fs::remove_dir(&in_its_place).expect("it is empty");
+    let healed = failed();
+    admin.create_user("carol");
+    assert!((failed() - healed).abs() < f64::EPSILON);
+    let file = std::fs::read_to_string(&in_its_place).expect("it is there again");
+    assert!(file.contains("carol") && !file.contains("bob"), "{file}");
 }

@@ -2,6 +2,7 @@
 //! server and run beside each other. Each test has a node of its own in a temporary directory.
 
 mod admin;
+mod admin_tls;
 mod backup;
 mod chaos;
 mod chat;

@@ -86,6 +86,30 @@ async fn revoking_one_token_leaves_the_others() {
     node.crash_and_restart();
     assert!(!signs_in(&node, lost_token, "lost").await);
     assert!(signs_in(&node, kept_token, "kept").await);
+    // So is what is known of both, newest first.
+    let listed = node.admin().get("/admin/v1/users/alice/tokens").expect(200);
+    for (place, issued, device, state) in
+        [(0, &kept, "kept", "good"), (1, &lost, "lost", "revoked")]
+    {
+        let one = &listed["tokens"][place];
+        assert_eq!(one["id"], issued["id"], "{listed}");
+        assert_eq!(one["device"], device, "{listed}");
+        assert_eq!(one["state"], state, "{listed}");
+        assert_eq!(one["expires_ms"], issued["expires_ms"], "{listed}");
+    }
+    assert!(!listed.to_string().contains(kept_token));
+    let table = node.run(&["admin", "user-tokens", "alice"]).stdout;
+    let lost_line = table.lines().find(|line| line.contains("lost"));
+    assert!(
+        lost_line.is_some_and(|line| line.ends_with("revoked")),
+        "{table}"
+    );
+    // Removed with the user, so that another of the same name begins anew.
+    assert_eq!(node.admin().delete("/admin/v1/users/alice").status, 204);
+    assert_eq!(node.admin().get("/admin/v1/users/alice/tokens").status, 404);
+    node.admin().create_user("alice");
+    let listed = node.admin().get("/admin/v1/users/alice/tokens").expect(200);
+    assert_eq!(listed["tokens"], json!([]));
 }
 
 #[tokio::test]

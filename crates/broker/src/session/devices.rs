@@ -17,7 +17,7 @@ use crate::router::{Idle, RETRY_AFTER_MS};
 use crate::settle::settle;
 use crate::shared::now_ms;
 use crate::traced::Unacked;
-use crate::{AttachError, Attached, Outlet, SessionLink};
+use crate::{AttachError, Attached, Outlet, SessionLink, Traffic};
 
 /// Conversations whose receipts wait for company at a time.
 const RECEIPTS_HELD_MAX: u32 = 256;
@@ -72,6 +72,7 @@ pub(crate) struct Connect {
     pub(crate) outlet: Outlet,
     pub(crate) ack: Option<Seq>,
     pub(crate) rev: Option<u64>,
+    pub(crate) traffic: Arc<Traffic>,
     /// Takes the link itself: an edge that gives up drops it, and so detaches.
     pub(crate) reply: oneshot::Sender<Result<Attached, AttachError>>,
 }
@@ -105,6 +106,7 @@ impl Handle<Connect> for Session {
             device: connect.device.clone(),
             connection,
             outlet: connect.outlet,
+            traffic: connect.traffic,
             sent: AtomicU64::new(0),
             acked: AtomicU64::new(0),
             receipts_told: AtomicU64::new(0),

@@ -185,6 +185,7 @@ impl Plug {
             home: self.home,
             ack: self.ack,
             rev: self.rev,
+            traffic: Arc::default(),
         };
         let attached = soon("a device is attached", node.broker.attach(attach)).await?;
         let Attached {

@@ -261,8 +261,8 @@ fn steered(outcome: Result<(), SteerError>, id: ActorId) -> Answer {
 
 /// Restart an actor
 ///
-/// Let it crash: its state is dropped and rebuilt, its inbox stays. It counts as a failure: too
-/// many in a short time, and the actor is given up as after as many crashes.
+/// Its state is dropped and rebuilt, its inbox stays. It is no failure: it is no crash in any
+/// figure, and however often it is done, the actor is not given up for it.
 #[utoipa::path(post, path = "/actors/{id}/restart", tag = "actors", request_body = Why,
     params(("id" = u64, Path, description = "The actor's id")),
     responses((status = 202, body = Asked)))]

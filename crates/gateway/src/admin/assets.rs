@@ -1,16 +1,20 @@
 //! The dashboard's files, out of the binary.
 //!
 //! They are built from `dashboard/` and committed, so that the server builds
-//! without Node. Whoever asks gets them without signing in: they hold no secret,
+//! without Node; compressed once, when they are first asked for. Whoever asks gets them without signing in: they hold no secret,
 //! and all they show comes from the admin API, which asks for one.
 
+use std::io::Write;
 use std::sync::LazyLock;
 
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderName, IF_NONE_MATCH, LOCATION,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, ETAG, HeaderMap,
+    HeaderName, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use actix_web::web::{self, Bytes};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
@@ -27,6 +31,7 @@ struct Asset {
     name: &'static str,
     kind: &'static str,
     bytes: &'static [u8],
+    gzip: Bytes,
     hash: String,
 }
 
@@ -54,11 +59,34 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
             name,
             kind,
             bytes,
+            gzip: compressed(bytes),
             hash: hash[..HASH_CHARS].to_owned(),
         }
     });
     hashed.collect()
 });
+
+fn compressed(bytes: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let done = encoder.write_all(bytes).and_then(|()| encoder.finish());
+    done.expect("writing to a vector cannot fail").into()
+}
+
+/// Whether whoever asks takes gzip.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let said = headers.get_all(ACCEPT_ENCODING);
+    let mut codings = said
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    codings.any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let refused = |part: &str| {
+            let weight = part.strip_prefix("q=").map(str::parse::<f32>);
+            matches!(weight, Some(Ok(weight)) if weight <= 0.0)
+        };
+        parts.next() == Some("gzip") && !parts.any(refused)
+    })
+}
 
 /// Addresses of the dashboard.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -93,7 +121,10 @@ fn serve(request: &HttpRequest, name: &str) -> Result<HttpResponse, Problem> {
             "the dashboard has no such file; open /dashboard/",
         )
     })?;
-    let etag = format!("\"{}\"", asset.hash);
+    let gzip = takes_gzip(request.headers());
+    // One for each form, for they differ byte by byte.
+    let form = if gzip { "-gzip" } else { "" };
+    let etag = format!("\"{}{form}\"", asset.hash);
     // What is asked for by its hash cannot change; all else is asked for again, by its ETag.
     let by_hash = request
         .query_string()
@@ -115,11 +146,18 @@ fn serve(request: &HttpRequest, name: &str) -> Result<HttpResponse, Problem> {
     });
     answer
         .insert_header((ETAG, etag))
+        .insert_header((VARY, "Accept-Encoding"))
         .insert_header((CACHE_CONTROL, keep));
-    Ok(if unchanged {
-        answer.finish()
+    if unchanged {
+        return Ok(answer.finish());
+    }
+    answer.content_type(asset.kind);
+    Ok(if gzip {
+        answer
+            .insert_header((CONTENT_ENCODING, "gzip"))
+            .body(asset.gzip.clone())
     } else {
-        answer.content_type(asset.kind).body(asset.bytes)
+        answer.body(asset.bytes)
     })
 }
 
@@ -200,6 +238,40 @@ mod tests {
         let again = get("/dashboard/app.js", Some(&format!("\"x\", {etag}"))).await;
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
         assert!(read_body(again).await.is_empty());
+    }
+
+    #[actix_web::test]
+    async fn whoever_takes_gzip_gets_it() {
+        let app = init_service(App::new().configure(routes)).await;
+        for (takes, gzip) in [
+            ("br, gzip", true),
+            ("gzip;q=0.5", true),
+            ("deflate", false),
+            ("gzip;q=0, identity", false),
+            ("gzip; q=0.0", false),
+            ("xgzip", false),
+        ] {
+            let request = TestRequest::get().uri("/dashboard/app.css");
+            let request = request.insert_header((ACCEPT_ENCODING, takes));
+            let answer = call_service(&app, request.to_request()).await;
+            assert_eq!(header(&answer, "vary"), "Accept-Encoding");
+            let told = header(&answer, "content-encoding") == "gzip";
+            assert_eq!(told, gzip, "{takes}");
+            let etag = header(&answer, "etag").to_owned();
+            assert_eq!(etag.contains("-gzip"), gzip, "{takes}: {etag}");
+            let body = read_body(answer).await;
+            let plain = get("/dashboard/app.css", None).await;
+            let plain = read_body(plain).await;
+            if gzip {
+                let mut whole = Vec::new();
+                std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*body), &mut whole)
+                    .unwrap();
+                assert_eq!(whole, plain);
+                assert!(body.len() < plain.len());
+            } else {
+                assert_eq!(body, plain);
+            }
+        }
     }
 
     #[actix_web::test]

@@ -2,7 +2,10 @@
 //!
 //! Each request that changes something, or shows what is nobody else's business,
 //! is one entry in `<data-dir>/audit.ndjson`, also when it was refused or cut
-//! off. Never in it: bodies, tokens, secrets. Requests without a credential are
+//! off. An entry is on the disk before the request is answered; one that cannot
+//! be written there does not undo what was done (whoever mends a full disk has to
+//! be able to act), but is told as an error, with all that is in it, as an event
+//! and as a metric. Never in it: bodies, tokens, secrets. Requests without a credential are
 //! not in it, or a stranger could push everything else out: they are counted and
 //! logged by the guard.
 
@@ -20,6 +23,7 @@ use super::caller::{Caller, Role};
 use super::ledger::{Bounds, Ledger, Numbered};
 use super::operation::{Operation, get};
 use super::problem::Problem;
+use crate::events::{Events, What};
 
 /// Name of the file within the data directory.
 pub(super) const FILE: &str = "audit.ndjson";
@@ -27,6 +31,7 @@ pub(super) const FILE: &str = "audit.ndjson";
 const BOUNDS: Bounds = Bounds {
     entries_max: 4_096,
     file_bytes_max: 4 * 1024 * 1024,
+    synced: true,
 };
 /// Characters of a target or reason that are kept.
 const TEXT_CHARS_MAX: usize = 256;
@@ -66,11 +71,47 @@ impl Numbered for AuditEntry {
 
 /// The audit log of a node. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Audit(Arc<Ledger<AuditEntry>>);
+pub(super) struct Audit(Arc<Inner>);
+
+struct Inner {
+    ledger: Ledger<AuditEntry>,
+    /// Who is told when an entry cannot be written.
+    events: Events,
+}
 
 impl Audit {
-    pub(super) fn open(data_dir: &Path) -> Self {
-        Self(Arc::new(Ledger::open(data_dir, FILE, BOUNDS)))
+    pub(super) fn open(data_dir: &Path, events: Events) -> Self {
+        Self(Arc::new(Inner {
+            ledger: Ledger::open(data_dir, FILE, BOUNDS),
+            events,
+        }))
+    }
+
+    /// Writes an entry. Waits for the disk.
+    fn write(&self, make: impl FnOnce(u64) -> AuditEntry) {
+        let (entry, written) = self.0.ledger.append(make);
+        let Err(error) = written else {
+            return;
+        };
+        tracing::error!(
+            number = entry.number,
+            who = entry.who,
+            role = entry.role.name(),
+            from = entry.from.map(tracing::field::display),
+            action = entry.action,
+            target = entry.target,
+            outcome = entry.outcome,
+            reason = entry.reason,
+            %error,
+            "an entry of the audit log is not on the disk but only here; make space or mend permissions"
+        );
+        self.0.events.tell(What::Node {
+            state: "audit_failed",
+            detail: format!(
+                "entry {} ({} by {}) is not on the disk: {error}",
+                entry.number, entry.action, entry.who
+            ),
+        });
     }
 
     /// Begins an entry; it is written when the deed is done or given up.
@@ -98,9 +139,13 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// What came of it: a problem's code, or `None` when all went well.
-    pub(super) fn done(mut self, problem: Option<&'static str>) {
+    /// What came of it: a problem's code, or `None` when all went well. Returns when the entry is
+    /// written; a client that does not wait for that changes nothing.
+    pub(super) async fn done(mut self, problem: Option<&'static str>) {
         self.outcome = Some(problem.unwrap_or("ok"));
+        // On a thread that may wait for the disk. When the program ends there is none, and it is
+        // dropped, and so written, here.
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
     }
 }
 
@@ -111,7 +156,7 @@ impl Drop for Pending {
         let target = note
             .target
             .unwrap_or_else(|| std::mem::take(&mut self.target));
-        self.audit.0.append(|number| AuditEntry {
+        self.audit.write(|number| AuditEntry {
             number,
             at_ms: super::now_ms(),
             who: self.caller.name.to_string(),
@@ -140,7 +185,7 @@ pub(super) struct AuditPage {
 #[utoipa::path(get, path = "/audit", tag = "access", params(Page),
     responses((status = 200, body = AuditPage)))]
 pub(super) async fn list(state: Shared, page: Page) -> Result<HttpResponse, Problem> {
-    let (entries, more) = state.audit.0.newest(page.after()?, page.limit());
+    let (entries, more) = state.audit.0.ledger.newest(page.after()?, page.limit());
     let next = entries
         .last()
         .filter(|_| more)

@@ -1,5 +1,7 @@
 //! The list of users: found, paged, and what holds for one of them changed.
 
+use std::net::SocketAddr;
+
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Deserializer, Serialize};
 use stonechat_mailbox::{Account, UserLimits};
@@ -71,6 +73,17 @@ pub(super) struct Connection {
     since_ms: u64,
     /// Sends taken from it and not yet answered.
     unanswered_count: u32,
+    /// Address and port of the other end: of the client, or of a proxy before this node.
+    #[schema(value_type = Option<String>, example = "192.0.2.7:50122")]
+    peer: Option<SocketAddr>,
+    /// Frames from the client so far.
+    received_frames_count: u64,
+    /// Frames to the client so far.
+    sent_frames_count: u64,
+    /// Bytes from the client so far, TLS not counted.
+    received_bytes: u64,
+    /// Bytes to the client so far, TLS not counted.
+    sent_bytes: u64,
 }
 
 /// A user's connections.
@@ -80,6 +93,11 @@ pub(super) fn connections(state: &Shared, user: &UserId) -> Vec<Connection> {
         device: connection.device.to_string(),
         since_ms: connection.since_ms,
         unanswered_count: connection.unanswered,
+        peer: connection.peer,
+        received_frames_count: connection.traffic.frames_received,
+        sent_frames_count: connection.traffic.frames_sent,
+        received_bytes: connection.traffic.received_bytes,
+        sent_bytes: connection.traffic.sent_bytes,
     });
     connections.collect()
 }

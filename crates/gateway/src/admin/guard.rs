@@ -102,7 +102,7 @@ pub(super) async fn gate<B: MessageBody + 'static>(
     if let Err(problem) = own.and_then(|()| admit(&state, rule, role, &caller)) {
         // Whoever may do nothing may not push out what others did either.
         if rule.audited && state.refusals.admit(&caller.id, Instant::now()).is_ok() {
-            begin().done(Some(problem.code()));
+            begin().done(Some(problem.code())).await;
         }
         return Ok(request.into_response(problem.answer()));
     }
@@ -110,7 +110,7 @@ pub(super) async fn gate<B: MessageBody + 'static>(
     request.extensions_mut().insert(caller);
     let response = next.call(request).await?;
     if let Some(pending) = pending {
-        pending.done(problem_of(&response));
+        pending.done(problem_of(&response)).await;
     }
     Ok(response.map_into_boxed_body())
 }

@@ -3,8 +3,9 @@
 //! One entry is one line of JSON. The file is closed at a size and kept under
 //! another name until three newer ones are full: `audit.ndjson`, then
 //! `audit.ndjson.1` to `.3`. What was appended survives the end of the process,
-//! however it ends; it is not synced, so a power cut may take the last seconds.
-//! A disk that refuses is told to the log once and costs nothing but the line.
+//! however it ends; whether each line is synced as well, so that it survives a
+//! power cut, is a matter of the ledger. A disk that refuses is told to the log
+//! once and to whoever appends; the entry is then in memory only.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -33,11 +34,18 @@ pub(super) struct Bounds {
     pub(super) entries_max: usize,
     /// Bytes of one file; there are four.
     pub(super) file_bytes_max: u64,
+    /// Whether an entry counts as written only once it is synced to the disk.
+    pub(super) synced: bool,
 }
 
-struct Inner<T> {
-    recent: VecDeque<Arc<T>>,
+struct Recent<T> {
+    entries: VecDeque<Arc<T>>,
     number_next: u64,
+}
+
+/// Where lines go.
+#[derive(Default)]
+struct Output {
     file: Option<File>,
     bytes: u64,
     failing: bool,
@@ -48,7 +56,9 @@ pub(super) struct Ledger<T> {
     name: &'static str,
     path: PathBuf,
     bounds: Bounds,
-    inner: Mutex<Inner<T>>,
+    recent: Mutex<Recent<T>>,
+    /// Apart, so that whoever reads does not wait for the disk. Taken first where both are.
+    output: Mutex<Output>,
 }
 
 impl<T: Numbered + Serialize + DeserializeOwned> Ledger<T> {
@@ -72,41 +82,36 @@ impl<T: Numbered + Serialize + DeserializeOwned> Ledger<T> {
             name,
             path,
             bounds,
-            inner: Mutex::new(Inner {
-                recent,
+            recent: Mutex::new(Recent {
+                entries: recent,
                 number_next,
-                file: None,
-                bytes: 0,
-                failing: false,
             }),
+            output: Mutex::default(),
         };
         // Begun now, so that a directory that cannot be written to is told at the start.
-        let mut inner = ledger.inner.lock();
-        let opened = ledger.reopen(&mut inner);
-        ledger.tell(&mut inner, &opened);
-        drop(inner);
+        let mut output = ledger.output.lock();
+        let opened = ledger.reopen(&mut output);
+        ledger.tell(&mut output, &opened);
+        drop(output);
         ledger
     }
 
-    /// Adds what `make` makes of its number.
-    pub(super) fn append(&self, make: impl FnOnce(u64) -> T) -> Arc<T> {
-        let mut inner = self.inner.lock();
-        let entry = Arc::new(make(inner.number_next));
-        inner.number_next += 1;
-        if inner.recent.len() >= self.bounds.entries_max {
-            inner.recent.pop_front();
-        }
-        inner.recent.push_back(Arc::clone(&entry));
-        let written = self.write(&mut inner, &entry);
-        self.tell(&mut inner, &written);
-        entry
+    /// Adds what `make` makes of its number, and what came of writing it to the file. Waits for
+    /// the disk.
+    pub(super) fn append(&self, make: impl FnOnce(u64) -> T) -> (Arc<T>, io::Result<()>) {
+        // Until the line is written: lines are in the order of their numbers.
+        let mut output = self.output.lock();
+        let entry = self.recent.lock().push(make, self.bounds.entries_max);
+        let written = self.write(&mut output, &entry);
+        self.tell(&mut output, &written);
+        (entry, written)
     }
 
     /// Entries in memory with numbers below `before`, newest first, and whether there are more.
     pub(super) fn newest(&self, before: Option<u64>, limit: usize) -> (Vec<Arc<T>>, bool) {
-        let inner = self.inner.lock();
-        let mut older = inner
-            .recent
+        let recent = self.recent.lock();
+        let mut older = recent
+            .entries
             .iter()
             .rev()
             .filter(|entry| before.is_none_or(|before| entry.number() < before));
@@ -116,52 +121,60 @@ impl<T: Numbered + Serialize + DeserializeOwned> Ledger<T> {
 
     /// One entry in memory.
     pub(super) fn get(&self, number: u64) -> Option<Arc<T>> {
-        let inner = self.inner.lock();
-        let found = inner
-            .recent
+        let recent = self.recent.lock();
+        let found = recent
+            .entries
             .binary_search_by_key(&number, |entry| entry.number());
-        found.ok().map(|index| Arc::clone(&inner.recent[index]))
+        found.ok().map(|index| Arc::clone(&recent.entries[index]))
     }
 
-    fn write(&self, inner: &mut Inner<T>, entry: &T) -> io::Result<()> {
+    fn write(&self, output: &mut Output, entry: &T) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
-        let full = inner.bytes > 0 && inner.bytes + line.len() as u64 > self.bounds.file_bytes_max;
-        if full || inner.file.is_none() {
+        let full =
+            output.bytes > 0 && output.bytes + line.len() as u64 > self.bounds.file_bytes_max;
+        if full || output.file.is_none() {
             if full {
-                self.rotate(inner)?;
+                self.rotate(output)?;
             }
-            self.reopen(inner)?;
+            self.reopen(output)?;
         }
-        let Some(file) = &mut inner.file else {
+        let Some(file) = &mut output.file else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let written = file.write_all(&line);
+        let mut written = file.write_all(&line);
+        if self.bounds.synced && written.is_ok() {
+            written = file.sync_data();
+        }
         match written {
-            Ok(()) => inner.bytes += line.len() as u64,
+            Ok(()) => output.bytes += line.len() as u64,
             // Perhaps half a line is there: the next one begins a line of its own.
-            Err(_) => inner.file = None,
+            Err(_) => output.file = None,
         }
         written
     }
 
-    fn reopen(&self, inner: &mut Inner<T>) -> io::Result<()> {
+    fn reopen(&self, output: &mut Output) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
             .open(&self.path)?;
-        inner.bytes = file.metadata()?.len();
-        if inner.bytes > 0 && !ends_with_newline(&self.path)? {
+        output.bytes = file.metadata()?.len();
+        if output.bytes > 0 && !ends_with_newline(&self.path)? {
             file.write_all(b"\n")?;
-            inner.bytes += 1;
+            output.bytes += 1;
         }
-        inner.file = Some(file);
+        if let Some(dir) = self.path.parent().filter(|_| self.bounds.synced) {
+            // It may be new, and others renamed.
+            File::open(dir)?.sync_all()?;
+        }
+        output.file = Some(file);
         Ok(())
     }
 
-    fn rotate(&self, inner: &mut Inner<T>) -> io::Result<()> {
-        inner.file = None;
+    fn rotate(&self, output: &mut Output) -> io::Result<()> {
+        output.file = None;
         for n in (0..OLDER_FILES).rev() {
             match std::fs::rename(older(&self.path, n), older(&self.path, n + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -172,22 +185,34 @@ impl<T: Numbered + Serialize + DeserializeOwned> Ledger<T> {
     }
 
     /// Logs when it begins to fail and when it works again.
-    fn tell(&self, inner: &mut Inner<T>, outcome: &io::Result<()>) {
+    fn tell(&self, output: &mut Output, outcome: &io::Result<()>) {
         match outcome {
-            Ok(()) if inner.failing => {
-                inner.failing = false;
+            Ok(()) if output.failing => {
+                output.failing = false;
                 tracing::info!(file = self.name, "written again");
             }
             Ok(()) => {}
             Err(error) => {
                 counter!("stonechat_admin_ledger_failures_total", "file" => self.name).increment(1);
-                if !inner.failing {
-                    inner.failing = true;
+                if !output.failing {
+                    output.failing = true;
                     let path = self.path.display();
                     tracing::warn!(%path, %error, "cannot be written: entries are in memory only; make space or mend permissions");
                 }
             }
         }
+    }
+}
+
+impl<T> Recent<T> {
+    fn push(&mut self, make: impl FnOnce(u64) -> T, entries_max: usize) -> Arc<T> {
+        let entry = Arc::new(make(self.number_next));
+        self.number_next += 1;
+        if self.entries.len() >= entries_max {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(Arc::clone(&entry));
+        entry
     }
 }
 
@@ -241,6 +266,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds {
         entries_max: 5,
         file_bytes_max: 100,
+        synced: true,
     };
 
     fn open(dir: &Path) -> Ledger<Line> {
@@ -249,7 +275,7 @@ mod tests {
 
     fn append(ledger: &Ledger<Line>, text: &str) -> u64 {
         let text = text.to_owned();
-        ledger.append(|number| Line { number, text }).number
+        ledger.append(|number| Line { number, text }).0.number
     }
 
     fn numbers(ledger: &Ledger<Line>, before: Option<u64>, limit: usize) -> (Vec<u64>, bool) {
@@ -309,7 +335,10 @@ mod tests {
         let path = dir.path().join(NAME);
         std::fs::create_dir(&path).unwrap();
         let ledger = open(dir.path());
-        assert_eq!(append(&ledger, "kept in memory"), 1);
+        let text = "kept in memory".to_owned();
+        let (entry, written) = ledger.append(|number| Line { number, text });
+        assert!(written.is_err(), "whoever appends is told");
+        assert_eq!(entry.number, 1);
         assert_eq!(numbers(&ledger, None, 9).0, [1]);
         std::fs::remove_dir(&path).unwrap();
         assert_eq!(append(&ledger, "written"), 2);

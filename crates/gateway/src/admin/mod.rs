@@ -1,7 +1,7 @@
 //! The admin API: users, tokens, dead letters, the node, health and metrics,
 //! on a listener of its own.
 //!
-//! Meant for the loopback interface. Everything under `/admin/v1` asks for the
+//! For the loopback interface, or with TLS. Everything under `/admin/v1` asks for the
 //! secret in `<data-dir>/admin.secret` or an admin token; health and metrics do
 //! not. Each handler is behind the guard, which knows who may call it
 //! (`operation`, `guard`). It decides nothing about delivery.
@@ -28,6 +28,7 @@ mod events;
 mod exposition;
 mod guard;
 mod history;
+mod issued_tokens;
 mod ledger;
 #[allow(
     unused_qualifications,
@@ -48,6 +49,7 @@ mod session;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tokens;
 mod users;
 
@@ -62,7 +64,7 @@ use ::metrics::{counter, describe_counter};
 use actix_rt::net::TcpStream;
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE};
-use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
+use actix_web::middleware::{Compress, ErrorHandlerResponse, ErrorHandlers};
 use actix_web::{App, HttpServer, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 use socket2::SockRef;
@@ -71,6 +73,8 @@ use stonechat_broker::Broker;
 use stonechat_protocol::UserId;
 
 use crate::auth::Authenticator;
+use crate::edge::tls::Certificate;
+use crate::edge::{EdgeError, SendLatencies, TlsFiles};
 use crate::events::Events;
 use audit::Audit;
 use caller::{Caller, Via};
@@ -89,6 +93,8 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// Refusals of one credential that go into the audit log a second, for long.
 const REFUSALS_PER_S: u32 = 1;
+/// Time for a TLS handshake, and for the head of a request.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a client may leave what it is sent unread.
 const STUCK: Duration = Duration::from_secs(30);
 
@@ -99,6 +105,10 @@ pub trait EdgeView: Send + Sync + 'static {
     /// Connections there may be.
     fn connections_max(&self) -> u64 {
         0
+    }
+    /// How long sends waited for their `accepted`, since the start.
+    fn send_latencies(&self) -> SendLatencies {
+        SendLatencies::default()
     }
     /// The node is being stopped: no new connections, for good.
     fn is_stopping(&self) -> bool {
@@ -116,6 +126,10 @@ pub struct AdminConfig {
     /// Allows an address that is not loopback, although the secret and tokens cross the
     /// network in the clear then.
     pub insecure_listen: bool,
+    /// Certificate; without one the listener speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// How often its files are looked at, in milliseconds; 0: only when told to.
+    pub tls_watch_ms: u64,
     /// Opens the endpoint that makes parts of the node panic.
     pub fault_injection: bool,
     /// Requests a second of one admin token for long; four times as many at once. The secret
@@ -152,7 +166,7 @@ pub struct AdminParts {
 pub enum AdminError {
     /// Not a loopback address.
     #[error(
-        "the admin address {0} is not a loopback address: the admin secret and all tokens issued would cross the network in the clear; use 127.0.0.1, or set admin.insecure_listen = true to accept that"
+        "the admin address {0} is not a loopback address: the admin secret and all tokens issued would cross the network in the clear; set admin.tls_cert and admin.tls_key, use 127.0.0.1, or set admin.insecure_listen = true to accept that"
     )]
     NotLoopback(SocketAddr),
     /// The address cannot be had.
@@ -165,11 +179,15 @@ pub enum AdminError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Its certificate or key are no good.
+    #[error("the admin listener: {0}")]
+    Tls(#[from] EdgeError),
 }
 
 /// A running admin listener.
 pub struct RunningAdmin {
     address: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
     handle: ServerHandle,
 }
 
@@ -177,6 +195,23 @@ impl RunningAdmin {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether it speaks TLS.
+    pub fn has_tls(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// Reads the certificate again, for new connections, and logs what came of it; false when
+    /// there is none to read.
+    ///
+    /// # Errors
+    /// [`EdgeError::Tls`]; the certificate in use stays in use.
+    pub fn reload_tls(&self) -> Result<bool, EdgeError> {
+        let Some(certificate) = &self.certificate else {
+            return Ok(false);
+        };
+        certificate.reload_and_tell().map(|()| true)
     }
 
     /// Stops it, requests under way included.
@@ -237,7 +272,8 @@ pub fn start(
     parts: AdminParts,
     tree: &Tree,
 ) -> Result<RunningAdmin, AdminError> {
-    if !config.listen.ip().is_loopback() && !config.insecure_listen {
+    let certificate = tls::load(config)?;
+    if !config.listen.ip().is_loopback() && !config.insecure_listen && certificate.is_none() {
         return Err(AdminError::NotLoopback(config.listen));
     }
     let failed = |source| AdminError::Listen {
@@ -253,30 +289,44 @@ pub fn start(
     let server = HttpServer::new(move || {
         App::new()
             .wrap(ErrorHandlers::new().default_handler(as_problem))
+            // For whoever takes it; what is to arrive piece by piece says that it is not for this.
+            .wrap(Compress::default())
             .app_data(state.clone())
             .configure(routes)
     })
     .workers(1)
     .max_connections(CONNECTIONS_MAX)
-    .client_request_timeout(Duration::from_secs(5))
+    .client_request_timeout(REQUEST_DEADLINE)
+    .tls_handshake_timeout(REQUEST_DEADLINE)
     .on_connect(|socket, _| give_up_on_the_stuck(socket))
-    .disable_signals()
-    .listen(listener)
-    .map_err(failed)?
-    .run();
+    .disable_signals();
+    let server = match &certificate {
+        Some(certificate) => {
+            tls::watch(certificate, config, tree);
+            let settings = certificate.server_config()?;
+            server.listen_rustls_0_23(listener, (*settings).clone())
+        }
+        None => server.listen(listener),
+    };
+    let server = server.map_err(failed)?.run();
     let handle = server.handle();
     tree.spawn_task("admin-http", async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "the admin listener ended; restart the node to get it back");
         }
     });
-    Ok(RunningAdmin { address, handle })
+    Ok(RunningAdmin {
+        address,
+        certificate,
+        handle,
+    })
 }
 
 /// Ends a connection whose client takes nothing of what it is sent for a while: a stream of events
 /// would hold its place for ever, and connections are few.
 fn give_up_on_the_stuck(socket: &dyn Any) {
-    if let Some(socket) = socket.downcast_ref::<TcpStream>() {
+    if let Some(socket) = socket.downcast_ref().or_else(|| tls::socket(socket)) {
+        let socket: &TcpStream = socket;
         let set = SockRef::from(socket).set_tcp_user_timeout(Some(STUCK));
         if let Err(error) = set {
             tracing::debug!(%error, "the admin listener cannot limit how long a client is stuck");
@@ -313,7 +363,7 @@ fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
         failures: Failures::default(),
         rates: Rates::new(config.requests_per_s),
         refusals: Rates::new(REFUSALS_PER_S),
-        audit: Audit::open(&parts.data_dir),
+        audit: Audit::open(&parts.data_dir, parts.events.clone()),
         history: history::History::default(),
         sessions: session::Sessions::default(),
         crashes: Crashes::open(&parts.data_dir),

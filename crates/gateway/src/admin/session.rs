@@ -261,7 +261,7 @@ pub(super) async fn open(
         state.sessions.close(before);
     }
     let (cookie, csrf) = state.sessions.open(token, Instant::now())?;
-    pending.done(None);
+    pending.done(None).await;
     Ok(HttpResponse::Ok()
         .insert_header(set_cookie(&request, &cookie))
         .insert_header((CACHE_CONTROL, "no-store"))

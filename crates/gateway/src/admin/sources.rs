@@ -23,6 +23,8 @@ pub(super) const FILE: &str = "crashes.ndjson";
 const BOUNDS: Bounds = Bounds {
     entries_max: 256,
     file_bytes_max: 4 * 1024 * 1024,
+    // In a storm of crashes that would be what holds everything else up.
+    synced: false,
 };
 /// Backtraces put into words at once. Looking names up takes milliseconds and holds up whoever
 /// panics meanwhile.
@@ -100,7 +102,7 @@ impl Crashes {
             ),
             _ => (None, None, None),
         };
-        self.0.append(|number| CrashEntry {
+        let (entry, _) = self.0.append(|number| CrashEntry {
             number,
             at_ms: crash.at_ms,
             actor: crash.id.map(|id| id.0),
@@ -111,7 +113,8 @@ impl Crashes {
             message_type,
             location,
             backtrace,
-        })
+        });
+        entry
     }
 }
 

@@ -114,6 +114,8 @@ impl World {
         let config = AdminConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             insecure_listen: false,
+            tls: None,
+            tls_watch_ms: 0,
             fault_injection,
             requests_per_s: 100,
         };

@@ -210,6 +210,7 @@ pub(super) async fn remove(state: Shared, request: HttpRequest) -> Answer {
     let disconnected = state.close_revoked(&user, None);
     state.closed(&user, None).await;
     state.parts.broker.store().remove_account(&user).await?;
+    state.parts.auth.forget_issued(&user).await?;
     sweep_later(&state, &user, None);
     tracing::info!(%user, disconnected, "user removed");
     no_content()
@@ -239,7 +240,7 @@ pub(super) struct NewToken {
 
 /// Issue a token to a user
 ///
-/// Not kept: each call makes another one.
+/// The token is not kept, only that it was issued: each call makes another one.
 #[utoipa::path(post, path = "/users/{user}/tokens", tag = "users", request_body = NewToken,
     params(("user" = String, Path, description = "The user's name")),
     responses((status = 201, body = IssuedToken)))]

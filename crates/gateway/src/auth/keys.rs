@@ -71,6 +71,11 @@ impl KeyRing {
         self.keys.len()
     }
 
+    /// Whether tokens signed with this key may be good.
+    pub(super) fn has(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid == kid)
+    }
+
     pub(super) fn signing_kid(&self) -> &str {
         self.keys.last().map_or("", |key| &key.kid)
     }

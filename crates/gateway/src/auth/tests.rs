@@ -386,3 +386,81 @@ fn a_long_text_is_refused_before_any_work() {
     );
     assert_eq!(ring.verify(&long), Err("the token is malformed"));
 }
+
+#[test]
+fn what_was_issued_is_remembered_with_what_became_of_it() {
+    run(async {
+        let world = World::new();
+        let store = world.store();
+        let auth = world.auth(&store).await;
+        let (alice, al, phone) = (user("alice"), user("al"), device("phone"));
+        assert!(matches!(
+            auth.issued(&alice).await,
+            Err(AccountError::UnknownUser(_))
+        ));
+        for name in [&alice, &al] {
+            auth.create_user(name).await.unwrap();
+        }
+        let before = auth.issue(&alice, None, Some(1_000)).await.unwrap();
+        auth.revoke_all(&alice).await.unwrap();
+        let short = auth.issue(&alice, Some(&phone), Some(1)).await.unwrap();
+        let lost = auth.issue(&alice, None, Some(500)).await.unwrap();
+        let good = auth.issue(&alice, None, Some(500)).await.unwrap();
+        auth.issue(&al, None, None).await.unwrap();
+        auth.revoke(&lost.id).await.unwrap();
+        world.pass(2_000);
+
+        // Also after a restart.
+        drop(auth);
+        let auth = world.auth(&store).await;
+        let told = auth.issued(&alice).await.unwrap();
+        let states: Vec<_> = told
+            .iter()
+            .map(|one| (one.id.as_str(), one.state))
+            .collect();
+        use TokenState::{Expired, Good, Revoked};
+        let expected = [
+            (good.id.as_str(), Good),
+            (&lost.id, Revoked),
+            (&short.id, Expired),
+            (&before.id, Revoked),
+        ];
+        assert_eq!(states, expected);
+        assert_eq!(told[2].device.as_ref(), Some(&phone));
+        assert_eq!(told[2].expires_ms, short.expires_ms);
+        // What is told agrees with what opens.
+        for (one, issued) in told.iter().zip([&good, &lost, &short, &before]) {
+            let opens = auth.authenticate(&issued.token, &phone).await.is_ok();
+            assert_eq!(opens, one.state == Good, "{}", one.id);
+        }
+        auth.rotate(true).await.unwrap();
+        let told = auth.issued(&alice).await.unwrap();
+        assert_eq!(told[0].state, Revoked, "its key is gone");
+
+        auth.forget_issued(&alice).await.unwrap();
+        assert_eq!(auth.issued(&alice).await.unwrap(), []);
+        assert_eq!(auth.issued(&al).await.unwrap().len(), 1, "another's stay");
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn only_the_newest_tokens_are_remembered() {
+    run(async {
+        let world = World::new();
+        let store = world.store();
+        let auth = world.auth(&store).await;
+        let alice = user("alice");
+        auth.create_user(&alice).await.unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..ISSUED_MAX + 3 {
+            ids.push(auth.issue(&alice, None, None).await.unwrap().id);
+        }
+        let told = auth.issued(&alice).await.unwrap();
+        let told: Vec<_> = told.into_iter().map(|one| one.id).collect();
+        ids.reverse();
+        ids.truncate(ISSUED_MAX);
+        assert_eq!(told, ids);
+        store.close().await.unwrap();
+    });
+}

@@ -6,12 +6,13 @@
 //! here.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix_rt::Arbiter;
 use futures_util::future::LocalBoxFuture;
 use stonechat_broker::{
     Attach, AttachError, Broker, Drain, Input, InputError, Offered, OutletLimits, SessionLink,
-    outlet,
+    Traffic, outlet,
 };
 use stonechat_protocol::{CloseReason, DeviceId, ErrorCode, Seq, UserId};
 
@@ -27,6 +28,7 @@ pub(crate) struct SignIn {
     pub(crate) ack: Option<Seq>,
     pub(crate) rev: Option<u64>,
     pub(crate) outlet: OutletLimits,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// A device is connected.
@@ -106,6 +108,7 @@ impl Backend for Node {
                 home: Arbiter::current(),
                 ack: request.ack,
                 rev: request.rev,
+                traffic: request.traffic,
             };
             let attached = broker.attach(attach).await;
             let attached = attached.map_err(|error| not_attached(&error, broker.is_draining()))?;

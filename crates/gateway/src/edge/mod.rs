@@ -20,13 +20,14 @@ mod frame_out;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod handshake;
+mod latency;
 mod origin;
 mod peers;
 mod service;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -45,6 +46,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info};
 
 pub use self::config::{EdgeConfig, TlsFiles};
+pub use self::latency::SendLatencies;
 
 use self::backend::{Backend, Node};
 use self::config::Room;
@@ -123,7 +125,8 @@ fn start<B: Backend>(
     tree: &Tree,
 ) -> Result<RunningEdge, EdgeError> {
     config.check()?;
-    let certificate = config.tls.clone().map(Certificate::load).transpose()?;
+    let load = |files| Certificate::load(files, tls::CLIENTS);
+    let certificate = config.tls.clone().map(load).transpose()?;
     let encryption = certificate
         .as_ref()
         .map(Certificate::server_config)
@@ -227,6 +230,7 @@ fn descriptors_max() -> usize {
 trait Control: Send + Sync {
     fn connections(&self) -> usize;
     fn connections_max(&self) -> usize;
+    fn send_latencies(&self) -> SendLatencies;
     fn is_stopping(&self) -> bool;
     fn start_draining(&self);
     fn report_to(&self, events: Events);
@@ -241,6 +245,10 @@ impl<B: Backend> Control for Shared<B> {
 
     fn connections_max(&self) -> usize {
         self.connections_max()
+    }
+
+    fn send_latencies(&self) -> SendLatencies {
+        self.latencies.read()
     }
 
     fn is_stopping(&self) -> bool {
@@ -299,6 +307,11 @@ impl RunningEdge {
         self.control.connections_max()
     }
 
+    /// How long sends waited for their `accepted`, since the start.
+    pub fn send_latencies(&self) -> SendLatencies {
+        self.control.send_latencies()
+    }
+
     /// It is being stopped and takes no more connections, for good.
     pub fn is_stopping(&self) -> bool {
         self.control.is_stopping()
@@ -323,9 +336,7 @@ impl RunningEdge {
         let Some(certificate) = &self.certificate else {
             return Ok(false);
         };
-        let outcome = certificate.reload();
-        tls::tell_reload(&outcome);
-        outcome.map(|()| true)
+        certificate.reload_and_tell().map(|()| true)
     }
 
     /// Refuses upgrades from now on, with 503 and `Retry-After`. Connections stay: closing

@@ -11,6 +11,7 @@ use stonechat_trace::Tracer;
 use super::EdgeConfig;
 use super::backend::Backend;
 use super::figures::Figures;
+use super::latency::Latencies;
 use super::peers::Peers;
 use crate::events::{Events, What};
 
@@ -19,6 +20,7 @@ pub(crate) struct Shared<B> {
     pub(crate) config: EdgeConfig,
     pub(crate) backend: B,
     pub(crate) figures: Figures,
+    pub(crate) latencies: Latencies,
     pub(crate) fault: Fault,
     pub(crate) peers: Arc<Peers>,
     connections: AtomicUsize,
@@ -39,6 +41,7 @@ impl<B: Backend> Shared<B> {
             config,
             backend,
             figures: Figures::new(),
+            latencies: Latencies::new(),
             fault: Fault::default(),
             connections: AtomicUsize::new(0),
             connections_max,

@@ -40,9 +40,15 @@ const WARN_BEFORE_END: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Largest certificate or key file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The certificate in use, and where it is read from.
+/// The listener for clients, as metrics and the log name it.
+pub(crate) const CLIENTS: &str = "clients";
+/// The admin listener.
+pub(crate) const ADMIN: &str = "admin";
+
+/// The certificate of one listener in use, and where it is read from.
 #[derive(Debug)]
 pub(crate) struct Certificate {
+    listener: &'static str,
     files: TlsFiles,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<CertifiedKey>,
@@ -60,14 +66,15 @@ struct Content {
 
 impl Certificate {
     /// Reads the files.
-    pub(crate) fn load(files: TlsFiles) -> Result<Arc<Self>, EdgeError> {
+    pub(crate) fn load(files: TlsFiles, listener: &'static str) -> Result<Arc<Self>, EdgeError> {
         describe();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let content = read(&files)?;
         let current = parse(&files, &content, &provider)?;
-        tell_end(&current);
-        gauge!("stonechat_tls_certificate_stale").set(0);
+        tell_end(&current, listener);
+        gauge!("stonechat_tls_certificate_stale", "listener" => listener).set(0);
         Ok(Arc::new(Self {
+            listener,
             files,
             provider,
             current: ArcSwap::from_pointee(current),
@@ -82,9 +89,28 @@ impl Certificate {
         *self.read.lock() = content.as_ref().cloned().unwrap_or_default();
         let outcome = content.and_then(|content| self.take(&content));
         let label = if outcome.is_ok() { "done" } else { "refused" };
-        counter!("stonechat_tls_reloads_total", "outcome" => label).increment(1);
-        gauge!("stonechat_tls_certificate_stale").set(u8::from(outcome.is_err()));
+        let listener = self.listener;
+        counter!("stonechat_tls_reloads_total", "listener" => listener, "outcome" => label)
+            .increment(1);
+        gauge!("stonechat_tls_certificate_stale", "listener" => listener)
+            .set(u8::from(outcome.is_err()));
         outcome
+    }
+
+    /// [`Certificate::reload`], told to the log.
+    pub(crate) fn reload_and_tell(&self) -> Result<(), EdgeError> {
+        let outcome = self.reload();
+        let listener = self.listener;
+        match &outcome {
+            Ok(()) => info!(listener, "certificate read again; new connections get it"),
+            Err(error) => error!(listener, %error, "the certificate in use stays"),
+        }
+        outcome
+    }
+
+    /// Says once more when it ends.
+    fn tell_end(&self) {
+        tell_end(&self.current.load(), self.listener);
     }
 
     fn take(&self, content: &Content) -> Result<(), EdgeError> {
@@ -95,7 +121,7 @@ impl Certificate {
                 "the certificate has expired".into(),
             ));
         }
-        tell_end(&fresh);
+        tell_end(&fresh, self.listener);
         self.current.store(Arc::new(fresh));
         Ok(())
     }
@@ -169,31 +195,29 @@ fn end(certified: &CertifiedKey) -> Option<SystemTime> {
 }
 
 /// Says when the certificate ends: always to the metrics, and to the log when that is soon.
-fn tell_end(certified: &CertifiedKey) {
+fn tell_end(certified: &CertifiedKey, listener: &'static str) {
     let Some(end) = end(certified) else {
         return warn!(
+            listener,
             "the end of the certificate's validity cannot be read; look after it by hand"
         );
     };
     let since_epoch = end.duration_since(UNIX_EPOCH).unwrap_or_default();
-    gauge!("stonechat_tls_certificate_expiry_timestamp_seconds").set(since_epoch.as_secs_f64());
+    gauge!("stonechat_tls_certificate_expiry_timestamp_seconds", "listener" => listener)
+        .set(since_epoch.as_secs_f64());
     match end.duration_since(SystemTime::now()) {
         Ok(left) if left >= WARN_BEFORE_END => {}
         Ok(left) => warn!(
+            listener,
             days = left.as_secs() / (24 * 3600),
             "the certificate expires soon; put a new one into its files"
         ),
         Err(_) => {
-            error!("the certificate has expired: clients refuse it; put a new one into its files");
+            error!(
+                listener,
+                "the certificate has expired: clients refuse it; put a new one into its files"
+            );
         }
-    }
-}
-
-/// What a reload did, told once.
-pub(crate) fn tell_reload(outcome: &Result<(), EdgeError>) {
-    match outcome {
-        Ok(()) => info!("certificate read again; new connections get it"),
-        Err(error) => error!(%error, "the certificate in use stays"),
     }
 }
 

@@ -148,10 +148,20 @@ fn fit_together(figment: &Figment, settings: &Settings) -> Result<(), ConfigErro
             "needs server.tls_key beside it",
         ),
         (
-            admin.listen.ip().is_loopback() || admin.insecure_listen,
+            admin.tls_cert.is_some() || admin.tls_key.is_none(),
+            "admin.tls_key",
+            "needs admin.tls_cert beside it",
+        ),
+        (
+            admin.tls_key.is_some() || admin.tls_cert.is_none(),
+            "admin.tls_cert",
+            "needs admin.tls_key beside it",
+        ),
+        (
+            admin.listen.ip().is_loopback() || admin.insecure_listen || admin.tls_cert.is_some(),
             "admin.listen",
             "is not a loopback address: the admin secret and all tokens issued would cross the \
-             network in the clear; use 127.0.0.1 and a proxy with TLS, or set \
+             network in the clear; set admin.tls_cert and admin.tls_key, use 127.0.0.1, or set \
              admin.insecure_listen = true to accept that",
         ),
         (

@@ -124,8 +124,9 @@ settings! {
         tls_cert: Option<PathBuf> = None;
         /// Private key of the certificate, PEM.
         tls_key: Option<PathBuf> = None;
-        /// How often certificate and key are looked at for a change, milliseconds. A change
-        /// is used when the next look finds it the same. 0: only at SIGHUP.
+        /// How often certificate and key, and those of `admin`, are looked at for a change,
+        /// milliseconds. A change is used when the next look finds it the same. 0: only at
+        /// SIGHUP.
         tls_watch_ms: u64 = 10_000, 0..=86_400_000;
         /// Origins of web pages that may connect, such as `https://chat.example.org`;
         /// "*" allows all. Empty: pages of this very host only. Programs that are not
@@ -155,11 +156,16 @@ settings! {
     }
     /// The admin listener: users, tokens, metrics, health.
     admin: Admin {
-        /// Address and port. Plain HTTP: keep it on the loopback interface and put a
-        /// proxy with TLS before it when it has to be reached from elsewhere.
+        /// Address and port. Without `tls_cert` it speaks plain HTTP and has to stay on the
+        /// loopback interface.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8081));
-        /// Allows `listen` to be other than a loopback address, although the secret and
-        /// all tokens issued then cross the network in the clear.
+        /// Certificate chain, PEM. With it and `tls_key` the listener speaks HTTPS, and only
+        /// that. Read again when it changes and at SIGHUP.
+        tls_cert: Option<PathBuf> = None;
+        /// Private key of the certificate, PEM.
+        tls_key: Option<PathBuf> = None;
+        /// Allows `listen` to be other than a loopback address without `tls_cert`, although
+        /// the secret and all tokens issued then cross the network in the clear.
         insecure_listen: bool = false;
         /// Opens POST /admin/v1/faults/panic, which makes parts of the node panic. For
         /// tests of supervision only.

@@ -1,7 +1,7 @@
 //! Settings as each part of the server wants them. Tests hold the defaults in
 //! the table to the parts' own, so that neither drifts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stonechat_broker::{BrokerConfig, OutletLimits, RateConfig};
@@ -21,6 +21,14 @@ fn size(value: u64) -> usize {
 
 fn narrow(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// Both files; that none is given without the other is checked elsewhere.
+fn tls_files(cert: Option<&PathBuf>, key: Option<&PathBuf>) -> Option<TlsFiles> {
+    Some(TlsFiles {
+        cert: cert?.clone(),
+        key: key?.clone(),
+    })
 }
 
 impl Settings {
@@ -101,16 +109,9 @@ impl Settings {
     pub(crate) fn edge(&self) -> EdgeConfig {
         let (server, limits) = (&self.server, &self.limits);
         let some = |value: u64| (value > 0).then(|| size(value));
-        let tls = match (&server.tls_cert, &server.tls_key) {
-            (Some(cert), Some(key)) => Some(TlsFiles {
-                cert: cert.clone(),
-                key: key.clone(),
-            }),
-            _ => None,
-        };
         EdgeConfig {
             listen: vec![server.listen],
-            tls,
+            tls: tls_files(server.tls_cert.as_ref(), server.tls_key.as_ref()),
             tls_watch_ms: server.tls_watch_ms,
             origins_allowed: server.origins_allowed.clone(),
             auth_deadline_ms: server.auth_deadline_ms,
@@ -136,6 +137,8 @@ impl Settings {
         AdminConfig {
             listen: self.admin.listen,
             insecure_listen: self.admin.insecure_listen,
+            tls: tls_files(self.admin.tls_cert.as_ref(), self.admin.tls_key.as_ref()),
+            tls_watch_ms: self.server.tls_watch_ms,
             fault_injection: self.admin.fault_injection,
             requests_per_s: narrow(self.admin.requests_per_s),
         }

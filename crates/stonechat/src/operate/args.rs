@@ -76,6 +76,16 @@ pub(crate) enum AdminCommand {
         /// Whom
         name: UserId,
     },
+    /// The connections of a user: from where, since when, how much
+    Connections {
+        /// Whose
+        name: UserId,
+    },
+    /// The tokens a user was issued; `stonechat token revoke --id` voids one
+    UserTokens {
+        /// Whose
+        name: UserId,
+    },
     /// Set a user's own limits; those not named are as configured for all
     Limits {
         /// Whose

@@ -100,6 +100,23 @@ const TOKENS: &[Column] = &[
     ("ROLE", "role"),
     ("EXPIRES", "expires_ms"),
 ];
+const USER_TOKENS: &[Column] = &[
+    ("ID", "id"),
+    ("DEVICE", "device"),
+    ("ISSUED", "issued_ms"),
+    ("EXPIRES", "expires_ms"),
+    ("STATE", "state"),
+];
+const CONNECTIONS: &[Column] = &[
+    ("DEVICE", "device"),
+    ("PEER", "peer"),
+    ("SINCE", "since_ms"),
+    ("FRAMES IN", "received_frames_count"),
+    ("OUT", "sent_frames_count"),
+    ("BYTES IN", "received_bytes"),
+    ("OUT", "sent_bytes"),
+    ("UNANSWERED", "unanswered_count"),
+];
 const BACKUPS: &[Column] = &[
     ("NAME", "name"),
     ("STATE", "state"),
@@ -213,6 +230,12 @@ impl Request {
                 Self::list(path, "users", USERS)
             }
             AdminCommand::User { name } => Self::get(format!("/users/{name}")),
+            AdminCommand::Connections { name } => {
+                Self::list(format!("/users/{name}"), "connections", CONNECTIONS)
+            }
+            AdminCommand::UserTokens { name } => {
+                Self::list(format!("/users/{name}/tokens"), "tokens", USER_TOKENS)
+            }
             AdminCommand::Limits {
                 name,
                 messages_per_s,

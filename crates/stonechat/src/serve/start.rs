@@ -61,6 +61,7 @@ impl Node {
             listen: self.edge.local_addr(),
             admin_listen: self.admin.local_addr(),
             tls: self.tls,
+            admin_tls: self.admin.has_tls(),
         }
     }
 }

@@ -45,10 +45,17 @@ pub(super) fn admin(
     node: Option<&NodeFile>,
 ) -> Result<Admin, Failure> {
     let base = swarm.admin.clone().unwrap_or_else(|| {
+        let tls = node.map_or(settings.admin.tls_cert.is_some(), |node| node.admin_tls);
         let running = args.admin_listen.or(node.map(|node| node.admin_listen));
-        let address = node_file::reachable(running.unwrap_or(settings.admin.listen));
-        format!("http://{address}")
+        node_file::admin_url(running.unwrap_or(settings.admin.listen), tls)
     });
+    if !base.starts_with("http://") {
+        let text = format!(
+            "{base}: a swarm asks the admin API by http:// only; run it on the server's machine, \
+             with admin.tls_cert left out"
+        );
+        return Err(Failure::new(Exit::Config, text));
+    }
     let secret = match &swarm.admin_secret {
         Some(secret) => secret.clone(),
         None => Secret::load(settings.data_dir())

@@ -184,7 +184,7 @@ impl<B: Backend> Core<B> {
             self.shared.tell(|| What::Disconnected {
                 user: user.clone(),
                 device: device.clone(),
-                peer: about.peer,
+                peer: self.traffic.peer(),
                 reason: ended.label(),
                 lasted_ms,
             });
@@ -204,9 +204,9 @@ impl<B: Backend> Core<B> {
             )
         );
         if is_notable {
-            info!(peer = ?about.peer, ?user, ?device, session = %about.session, reason = ended.label(), lasted_ms, "connection closed");
+            info!(peer = ?self.traffic.peer(), ?user, ?device, session = %about.session, reason = ended.label(), lasted_ms, "connection closed");
         } else {
-            debug!(peer = ?about.peer, ?user, ?device, session = %about.session, reason = ended.label(), detail = ?ended, lasted_ms, "connection closed");
+            debug!(peer = ?self.traffic.peer(), ?user, ?device, session = %about.session, reason = ended.label(), detail = ?ended, lasted_ms, "connection closed");
         }
     }
 }

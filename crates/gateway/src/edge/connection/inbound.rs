@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -72,13 +73,14 @@ where
     fn feed(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
         let core = &mut self.core;
         core.shared.figures.bytes_in.increment(bytes.len() as u64);
-        let mut heard = false;
+        core.traffic.received(bytes.len());
+        let mut heard = None;
         let outcome = self.reader.feed(bytes, &mut |incoming| {
-            heard = true;
-            core.on_incoming(incoming, cx)
+            let now = *heard.get_or_insert_with(Instant::now);
+            core.on_incoming(incoming, now, cx)
         });
-        if heard {
-            core.heard(Instant::now());
+        if let Some(now) = heard {
+            core.heard(now);
         }
         match outcome {
             Ok(flow) => self.stalled = flow.is_break() && self.reader.has_pending(),
@@ -88,9 +90,14 @@ where
 }
 
 impl<B: Backend> Core<B> {
-    fn on_incoming(&mut self, incoming: Incoming<'_>, cx: &mut Context<'_>) -> ControlFlow<()> {
+    fn on_incoming(
+        &mut self,
+        incoming: Incoming<'_>,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> ControlFlow<()> {
         match incoming {
-            Incoming::Text(text) => self.on_text(text, cx),
+            Incoming::Text(text) => self.on_text(text, now, cx),
             Incoming::Ping(payload) => {
                 self.shared.figures.websocket_ping.increment(1);
                 put_pong(self.writer.own(), payload);
@@ -108,9 +115,12 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    fn on_text(&mut self, text: &str, cx: &mut Context<'_>) {
+    fn on_text(&mut self, text: &str, now: Instant, cx: &mut Context<'_>) {
+        self.traffic.frame_received();
         match ClientFrame::decode(text, &self.shared.config.limits) {
-            Ok(frame) if matches!(self.phase, Phase::Open { .. }) => self.on_frame(frame, cx),
+            Ok(frame) if matches!(self.phase, Phase::Open { .. }) => {
+                self.on_frame(frame, now, cx);
+            }
             Ok(frame) => self.on_first_frame(frame),
             Err(error) => self.refuse(error),
         }
@@ -143,7 +153,7 @@ impl<B: Backend> Core<B> {
         };
         let client = client.as_deref().unwrap_or_default();
         let client = &client[..client.floor_char_boundary(CLIENT_NAME_BYTES_MAX)];
-        debug!(peer = ?self.about.peer, %device, ?client, "sign-in");
+        debug!(peer = ?self.traffic.peer(), %device, ?client, "sign-in");
         self.about.device = Some(device.clone());
         let work = self.shared.backend.sign_in(SignIn {
             token,
@@ -151,18 +161,23 @@ impl<B: Backend> Core<B> {
             ack: frame.ack,
             rev: frame.rev,
             outlet: self.shared.config.outlet,
+            traffic: Arc::clone(&self.traffic),
         });
         let until = Instant::now() + Duration::from_millis(self.shared.config.auth_deadline_ms);
         self.errors_in_a_row = 0;
         self.phase = Phase::SigningIn { work, until };
     }
 
-    fn on_frame(&mut self, frame: ClientFrame<'_>, cx: &mut Context<'_>) {
+    fn on_frame(&mut self, frame: ClientFrame<'_>, now: Instant, cx: &mut Context<'_>) {
         let figures = &self.shared.figures;
         let command = match frame.kind {
             ClientFrameKind::Send(send) => {
                 figures.send.increment(1);
                 let span = self.follow(&send);
+                if !send.ephemeral {
+                    let read_at = self.shared.latencies.moment(now);
+                    self.waiting.sent(send.id, read_at);
+                }
                 Some(Command::Send {
                     id: send.id,
                     to: send.to,
@@ -260,7 +275,7 @@ impl<B: Backend> Core<B> {
         self.shared.tell(|| What::Connected {
             user: signed_in.user.clone(),
             device: device.clone(),
-            peer: self.about.peer,
+            peer: self.traffic.peer(),
         });
         self.welcome(&signed_in, device);
         self.about.user = Some(signed_in.user);
@@ -296,12 +311,12 @@ impl<B: Backend> Core<B> {
     }
 
     fn not_signed_in(&mut self, refused: &Refused) {
-        debug!(peer = ?self.about.peer, device = ?self.about.device, why = refused.why, "sign-in refused");
+        debug!(peer = ?self.traffic.peer(), device = ?self.about.device, why = refused.why, "sign-in refused");
         if refused.reason == CloseReason::Unauthorized {
             self.shared.tell(|| What::Security {
                 what: "sign_in_refused",
                 detail: refused.why.clone(),
-                peer: self.about.peer,
+                peer: self.traffic.peer(),
                 suppressed_count: 0,
             });
         }
@@ -350,6 +365,7 @@ impl<B: Backend> Core<B> {
     /// Queues a frame of the connection's own.
     pub(super) fn say(&mut self, frame: &ServerFrame) {
         self.shared.figures.frames_out.increment(1);
+        self.traffic.frames_sent(1);
         put_text(self.writer.own(), |out| write_frame(out, frame));
     }
 }

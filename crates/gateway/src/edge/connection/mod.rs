@@ -23,11 +23,12 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use stonechat_broker::{Drain, InputError};
+use stonechat_broker::{Drain, InputError, Traffic};
 use stonechat_protocol::{CloseReason, DeviceId, UserId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -39,6 +40,7 @@ use self::traced::Traced;
 use super::backend::{Backend, RETRY_AFTER_MS, Refused, SignedIn};
 use super::frame::FrameReader;
 use super::frame_out::put_ping;
+use super::latency::Waiting;
 use super::peers::Counted;
 use super::shared::Place;
 
@@ -86,6 +88,8 @@ struct Core<B: Backend> {
     shared: Place<B>,
     phase: Phase<B::Link>,
     writer: Writer,
+    /// Sends that are not answered yet.
+    waiting: Waiting,
     /// When the client was last heard of, or pinged: the heartbeat runs from here.
     last_beat: Instant,
     pings_unheard: u32,
@@ -93,11 +97,12 @@ struct Core<B: Backend> {
     about: Box<About>,
     /// Empty unless messages of this connection are followed.
     traced: Option<Box<Traced>>,
+    /// Where it comes from and what went over it, shared with whoever looks.
+    traffic: Arc<Traffic>,
 }
 
 /// For the log, and what is rarely looked at.
 struct About {
-    peer: Option<SocketAddr>,
     user: Option<UserId>,
     device: Option<DeviceId>,
     /// Names the connection in logs and traces, as in `welcome`; empty before that.
@@ -160,11 +165,11 @@ where
                     Duration::from_millis(shared.config.write_deadline_ms),
                 ),
                 shared,
+                waiting: Waiting::default(),
                 last_beat: now,
                 pings_unheard: 0,
                 errors_in_a_row: 0,
                 about: Box::new(About {
-                    peer: opened.peer,
                     user: None,
                     device: None,
                     session: Box::default(),
@@ -173,6 +178,7 @@ where
                     counted: opened.counted,
                 }),
                 traced: None,
+                traffic: Arc::new(Traffic::with(opened.peer)),
             },
         }
     }

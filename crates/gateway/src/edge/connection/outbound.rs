@@ -17,6 +17,7 @@ use super::ending::Ended;
 use super::{Core, Phase, scratch, traced};
 use crate::edge::backend::Backend;
 use crate::edge::frame_out::put_text;
+use crate::edge::latency;
 
 /// Bytes gathered for one write; a single larger frame goes out whole.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -189,6 +190,7 @@ impl<B: Backend> Core<B> {
             }
             let gathered = self.gather(&mut batch, cx);
             self.shared.figures.bytes_out.increment(batch.len() as u64);
+            self.traffic.sent(batch.len());
             let written = self.writer.poll_batch(&batch, io, cx);
             scratch::give_back_write(batch);
             if let Gathered::Close(reason, retry_after_ms) = gathered {
@@ -212,6 +214,8 @@ impl<B: Backend> Core<B> {
             return Gathered::All;
         };
         let mut events = scratch::take_events();
+        let mut answers = latency::Batch::default();
+        let latencies = &self.shared.latencies;
         let gathered = loop {
             let Some(room) = BATCH_BYTES
                 .checked_sub(batch.len())
@@ -226,7 +230,9 @@ impl<B: Backend> Core<B> {
                         .figures
                         .frames_out
                         .increment(events.len() as u64);
+                    self.traffic.frames_sent(events.len());
                     for event in events.drain(..) {
+                        answers.note(&event, &mut self.waiting, || latencies.now());
                         put_text(batch, |out| write_event(out, &event));
                         traced::encoded(&mut self.traced, &self.about, event);
                     }
@@ -237,6 +243,7 @@ impl<B: Backend> Core<B> {
                 }) => break Gathered::Close(reason, retry_after_ms),
             }
         };
+        latencies.add(&answers);
         scratch::give_back_events(events);
         gathered
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Certificate, Content, read, tell_end, tell_reload};
+use super::{Certificate, Content, read};
 
 /// How often the end of the certificate is looked at.
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -31,7 +31,7 @@ pub(crate) async fn watch(certificate: Arc<Certificate>, every: Option<Duration>
         }
         if told.elapsed() >= DAY {
             told = Instant::now();
-            tell_end(&certificate.current.load());
+            certificate.tell_end();
         }
     }
 }
@@ -46,7 +46,8 @@ fn look(certificate: &Certificate, seen: Option<&Content>) -> Option<Content> {
     if seen != Some(&found) {
         return Some(found);
     }
-    tell_reload(&certificate.reload());
+    // Told already; it is looked at again when it changes.
+    let _ = certificate.reload_and_tell();
     None
 }
 
@@ -75,7 +76,7 @@ mod tests {
         };
         let (old, new) = (pem(), pem());
         write((&old.0, &old.1));
-        let certificate = Certificate::load(files.clone()).unwrap();
+        let certificate = Certificate::load(files.clone(), "clients").unwrap();
         let first = certificate.current.load_full();
         let same = || Arc::ptr_eq(&first, &certificate.current.load());
 
