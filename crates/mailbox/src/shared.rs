@@ -25,9 +25,9 @@ use crate::journal::Spare;
 use crate::journal::segment::SegmentTable;
 use crate::mailbox::{Freed, Mailbox, State};
 use crate::queue::CommitQueue;
-use crate::sledstore::Database;
+use crate::sledstore::{Database, Found};
 use crate::telemetry::Telemetry;
-use crate::{expire, fullest};
+use crate::{expire, fullest, overlap};
 
 const LOAD_LOCKS: usize = 64;
 
@@ -427,7 +427,7 @@ impl Core {
         let lsn = meta.lsn;
         let floor = meta.floor;
         let stored = (meta.messages, meta.bytes);
-        let (chunks, void) = database.chunks(user, meta.migrated_upto)?;
+        let Found { chunks, void, .. } = overlap::settled(&database, user, meta.migrated_upto)?;
         for key in void {
             database.messages.remove(key)?;
         }
