@@ -52,6 +52,7 @@ use self::shared::Shared;
 use self::tls::{Acceptor, Certificate};
 use crate::auth::Authenticator;
 use crate::events::Events;
+use crate::stopping;
 
 /// Connections the kernel may complete before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -334,7 +335,7 @@ impl RunningEdge {
         while self.connections() > 0 && Instant::now() < told {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.server.stop(true).await;
+        stopping::stop(&self.server, true).await;
         self.stopped().await;
     }
 
