@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::config::BrokerConfig;
 use crate::dispatcher;
-use crate::offline_queue::{self, OfflineQueue};
+use crate::offline_queue::{self, HandOver, OfflineQueue};
 use crate::posting::Posted;
 use crate::registry::{Anchor, Slot};
 use crate::router::{self, RETRY_AFTER_MS, Route, Router};
@@ -220,10 +220,12 @@ impl Broker {
                 .intensity(CORE_CRASHES_MAX, CORE_CRASHES_WITHIN)
                 .inbox_capacity(QUEUE_INBOX);
             let arbiter = &arbiters[index % arbiters.len()];
+            let home = Arc::<HandOver>::default();
+            let kept = Arc::clone(&home);
             let actor = core.start_child(spec, arbiter, move |_| {
-                OfflineQueue::new(Arc::clone(&held), index)
+                OfflineQueue::new(Arc::clone(&held), index, Arc::clone(&kept))
             })?;
-            queues.push(Queue { actor });
+            queues.push(Queue { actor, home });
         }
         let held = Arc::clone(&shared);
         let spec = ChildSpec::new("router")

@@ -61,6 +61,8 @@ enum Step {
     Invent,
     StoreTakes,
     StoreIsBusy,
+    /// Everything waits in the next generation.
+    Panic,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -70,6 +72,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Invent),
         3 => Just(Step::StoreTakes),
         1 => Just(Step::StoreIsBusy),
+        1 => Just(Step::Panic),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -109,6 +112,11 @@ proptest! {
                         marks.put_back(&whose, mark);
                         marks.done(&whose);
                     }
+                    None
+                }
+                Step::Panic => {
+                    let left = std::mem::replace(&mut marks, Marks::new());
+                    marks.take_over(left);
                     None
                 }
             };
@@ -180,4 +188,31 @@ fn conversations_take_turns() {
         marks.done(&whose);
     }
     assert_eq!(order, ["bob", "carol", "bob", "bob"]);
+}
+
+#[test]
+fn the_oldest_is_the_one_that_waits_longest_whether_it_has_its_turn_or_not() {
+    let (sender, mut marks) = (user("alice"), Marks::new());
+    assert_eq!(marks.oldest(), None);
+    let first = marks.begin(&sender, Instant::now());
+    assert_eq!(marks.add(&sender, delivered("bob", 2)), Ok(()));
+    assert_eq!(marks.oldest(), Some(first));
+    marks.done(&sender);
+    let second = marks.oldest().expect("one waits");
+    assert!(second >= first);
+    let (whose, mark) = marks.next().expect("one waits");
+    assert_eq!(
+        marks.begin(&whose, Instant::now()),
+        second,
+        "it waited before"
+    );
+    marks.put_back(&whose, mark);
+    assert_eq!(marks.oldest(), Some(second), "and still does");
+    marks.done(&whose);
+    let mut next = Marks::new();
+    next.take_over(marks);
+    assert_eq!(next.oldest(), Some(second), "also in the next generation");
+    let (whose, _) = next.next().expect("one waits");
+    next.done(&whose);
+    assert_eq!(next.oldest(), None);
 }

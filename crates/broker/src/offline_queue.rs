@@ -3,15 +3,15 @@
 //! It takes acknowledgements, moves the senders' receipts, and sweeps out what
 //! expired. It keeps no message: what is not delivered now is read from the
 //! store when somebody comes for it. So a panic in here costs a look into the
-//! store (a resync of the sessions), and the marks that waited for the store at
-//! that moment: these move with the next of their conversation. Telling sessions of
-//! commits is the `dispatcher`'s.
+//! store (a resync of the sessions); marks that wait are handed on (`handover`).
+//! Telling sessions of commits is the `dispatcher`'s.
 
+mod handover;
 mod steps;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use futures_util::FutureExt;
@@ -19,6 +19,8 @@ use stonechat_actors::{Ctx, Handle, Supervised};
 use stonechat_mailbox::{Receipt, StoreError};
 use stonechat_protocol::{ErrorCode, UserId};
 
+use self::handover::{Call, Carried, Done, Left, Turn, Waiting};
+pub(crate) use self::handover::{Entrusted, HandOver, Matter};
 use self::steps::Step;
 pub(crate) use self::steps::{Ack, ReadUpTo};
 use crate::dispatcher::RESYNC_INTERVAL_MS;
@@ -27,7 +29,7 @@ use crate::marks::Marks;
 use crate::receipts::{Mark, Moved, RefuseTo, move_watermark};
 use crate::session::{ReceiptMoved, Refuse};
 use crate::settle::settle;
-use crate::shared::{Shared, now_ms};
+use crate::shared::{Shared, Told, now_ms};
 
 /// Messages that leave in one sweep before others get a turn.
 const EXPIRE_SLICE: usize = 10_000;
@@ -38,6 +40,8 @@ const UNTOLD_SEARCHED_MAX: usize = 64;
 const UNTOLD_AGAIN: Duration = Duration::from_millis(200);
 /// When the store is asked again that had too much to do, and a queue told that was full.
 const AGAIN: Duration = Duration::from_millis(50);
+/// How often the store is told since when marks wait, while any do.
+const WAITING_AGAIN: Duration = Duration::from_millis(200);
 /// Calls of the store that may be waited for at a time; the runtime allows twice as many. What
 /// is beyond waits for its turn.
 const STORE_CALLS_MAX: usize = 512;
@@ -52,6 +56,8 @@ pub(crate) struct Watermark {
 pub(crate) struct OfflineQueue {
     shared: Arc<Shared>,
     index: usize,
+    /// Where what waits goes should this generation panic.
+    home: Arc<HandOver>,
     /// Users whose session could not be told.
     lagging: Lagging,
     /// Acknowledgements and reads waiting behind one that waits for the store: one at a time
@@ -60,6 +66,8 @@ pub(crate) struct OfflineQueue {
     steps: HashMap<UserId, VecDeque<Step>>,
     /// Users among them none of whose steps waits for the store yet.
     steps_turns: VecDeque<UserId>,
+    /// What an acknowledgement delivered, while it is being forwarded.
+    delivering: VecDeque<Watermark>,
     /// Marks waiting for the store: one at a time for each sender.
     marks: Marks,
     /// Marks waiting for room in the inbox of the sender's queue.
@@ -69,6 +77,8 @@ pub(crate) struct OfflineQueue {
     marks_again: Vec<UserId>,
     /// A timer for these and for `outgoing` is set.
     again_set: bool,
+    /// The store knows that marks wait.
+    waiting_known: bool,
     /// Receipts whose acknowledgement is not known to be durable yet: telling them now and
     /// losing it in a crash would let a watermark step back.
     untold: Vec<(UserId, Receipt)>,
@@ -77,18 +87,21 @@ pub(crate) struct OfflineQueue {
 }
 
 impl OfflineQueue {
-    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize, home: Arc<HandOver>) -> Self {
         Self {
             lagging: Lagging::new(Arc::clone(&shared)),
             shared,
             index,
+            home,
             steps: HashMap::new(),
             steps_turns: VecDeque::new(),
+            delivering: VecDeque::new(),
             marks: Marks::new(),
             outgoing: Marks::new(),
             steps_again: Vec::new(),
             marks_again: Vec::new(),
             again_set: false,
+            waiting_known: false,
             untold: Vec::new(),
             telling: false,
         }
@@ -122,32 +135,30 @@ impl OfflineQueue {
             self.move_mark(sender, mark, ctx);
         } else if !self.outgoing.is_empty() {
             refuse_too_many(self.outgoing.add(&sender, mark));
-        } else if !self.pass_on(&sender, mark) {
+        } else if !self.pass_on(sender.clone(), mark) {
             self.outgoing.done(&sender);
+            self.marks_wait(ctx);
             self.try_again(ctx);
         }
     }
 
     /// Tells the sender's queue of a mark. `false`: it has no room, and the mark waits.
-    fn pass_on(&mut self, sender: &UserId, mark: Mark) -> bool {
-        let Some(queue) = self.shared.queue_for(sender) else {
+    fn pass_on(&mut self, sender: UserId, mark: Mark) -> bool {
+        let Some(queue) = self.shared.queue_for(&sender) else {
             return true;
         };
-        let sender = sender.clone();
-        match queue.actor.try_tell(Watermark { sender, mark }) {
-            Err(refused) if refused.is_full() => {
-                let Watermark { sender, mark } = refused.into_inner();
-                self.outgoing.put_back(&sender, mark);
-                false
-            }
-            // A queue that has ended does so with the node.
-            Ok(()) | Err(_) => true,
+        let told = queue.entrust(Matter::Mark(Watermark { sender, mark }));
+        if let Told::Full(Matter::Mark(Watermark { sender, mark })) = told {
+            self.outgoing.put_back(&sender, mark);
+            return false;
         }
+        true
     }
 
     fn move_mark(&mut self, sender: UserId, mark: Mark, ctx: &mut Ctx<Self>) {
         if self.marks.has(&sender) || ctx.futures_len() >= STORE_CALLS_MAX {
             refuse_too_many(self.marks.add(&sender, mark));
+            self.marks_wait(ctx);
         } else {
             self.run_mark(sender, mark, ctx);
         }
@@ -159,12 +170,51 @@ impl OfflineQueue {
         match (&mut work).now_or_never() {
             Some(moved) => self.mark_done(&sender, moved, ctx),
             None => {
-                self.marks.begin(&sender);
-                ctx.spawn_then(work, move |me, moved, ctx| {
-                    me.mark_done(&sender, moved, ctx);
-                    me.take_up(ctx);
-                });
+                let since = self.marks.begin(&sender, Instant::now());
+                let turn = Turn::Marks(sender.clone(), since);
+                let call = work.map(|moved| Done::Marked(sender, moved)).boxed();
+                self.wait_for(turn, call, ctx);
+                self.marks_wait(ctx);
             }
+        }
+    }
+
+    /// Goes on when a call of the store is done, in this generation or the next.
+    fn wait_for(&mut self, turn: Turn, call: Call, ctx: &mut Ctx<Self>) {
+        ctx.spawn_then(Carried::new(turn, call, &self.home), Self::call_done);
+    }
+
+    fn call_done(&mut self, done: Done, ctx: &mut Ctx<Self>) {
+        match done {
+            Done::Acked(ack, outcome) => {
+                let user = ack.mailbox.user().clone();
+                let next = self.acked(ack, outcome, ctx);
+                self.step_done(&user, next, ctx);
+            }
+            Done::Found(read, found) => {
+                let user = read.reader.user().clone();
+                let next = self.looked_up(read, found, ctx);
+                self.step_done(&user, next, ctx);
+            }
+            Done::Marked(sender, moved) => self.mark_done(&sender, moved, ctx),
+        }
+        self.take_up(ctx);
+    }
+
+    /// What a crash would have to derive the waiting marks from stays on disk until they moved.
+    fn marks_wait(&mut self, ctx: &mut Ctx<Self>) {
+        if !self.waiting_known {
+            self.tell_waiting(ctx);
+        }
+    }
+
+    fn tell_waiting(&mut self, ctx: &mut Ctx<Self>) {
+        let oldest = [self.marks.oldest(), self.outgoing.oldest()];
+        let oldest = oldest.into_iter().flatten().min();
+        self.shared.store.receipts_wait(self.index, oldest);
+        self.waiting_known = oldest.is_some();
+        if self.waiting_known {
+            ctx.run_later(WAITING_AGAIN, Self::tell_waiting);
         }
     }
 
@@ -219,7 +269,7 @@ impl OfflineQueue {
     fn pass_on_waiting(&mut self, ctx: &mut Ctx<Self>) {
         let mut full = Vec::new();
         while let Some((sender, mark)) = self.outgoing.next() {
-            if self.pass_on(&sender, mark) {
+            if self.pass_on(sender.clone(), mark) {
                 self.outgoing.done(&sender);
             } else {
                 full.push(sender);
@@ -285,6 +335,7 @@ impl Supervised for OfflineQueue {
             ctx.run_interval(every, Self::expire);
         }
         if ctx.generation() > 1 {
+            self.take_over(ctx);
             self.resync_everyone();
         }
     }
@@ -333,9 +384,70 @@ fn refuse_read(refuse: &RefuseTo, code: ErrorCode) {
     });
 }
 
-impl Handle<Watermark> for OfflineQueue {
-    fn handle(&mut self, watermark: Watermark, ctx: &mut Ctx<Self>) {
-        self.move_mark(watermark.sender, watermark.mark, ctx);
+impl Handle<Entrusted> for OfflineQueue {
+    fn handle(&mut self, entrusted: Entrusted, ctx: &mut Ctx<Self>) {
+        if let Some(matter) = entrusted.take() {
+            self.attend_to(matter, ctx);
+        }
+    }
+}
+
+impl OfflineQueue {
+    fn attend_to(&mut self, matter: Matter, ctx: &mut Ctx<Self>) {
+        match matter {
+            Matter::Mark(Watermark { sender, mark }) => self.move_mark(sender, mark, ctx),
+            Matter::Read(read) => self.read_up_to(read, ctx),
+        }
+    }
+
+    /// Takes up what the generation before left, in the order in which that had it.
+    fn take_over(&mut self, ctx: &mut Ctx<Self>) {
+        let Left { calls, waiting } = self.home.take();
+        for (turn, call) in calls {
+            match &turn {
+                Turn::Steps(user) => {
+                    self.steps.entry(user.clone()).or_default();
+                }
+                Turn::Marks(sender, since) => {
+                    self.marks.begin(sender, *since);
+                }
+            }
+            self.wait_for(turn, call, ctx);
+        }
+        for left in waiting {
+            for (user, steps) in left.steps {
+                if !steps.is_empty() && !self.steps.contains_key(&user) {
+                    self.steps_turns.push_back(user.clone());
+                }
+                if !steps.is_empty() {
+                    self.steps.entry(user).or_default().extend(steps);
+                }
+            }
+            self.marks.take_over(left.marks);
+            self.outgoing.take_over(left.outgoing);
+            for Watermark { sender, mark } in left.delivering {
+                self.forward(sender, mark, ctx);
+            }
+        }
+        while let Some(matter) = self.home.next_matter() {
+            self.attend_to(matter, ctx);
+        }
+        self.pass_on_waiting(ctx);
+        self.take_up(ctx);
+        self.marks_wait(ctx);
+    }
+}
+
+/// Also at its end in order, where nobody comes after it: the marks that wait then are derived
+/// again at the next start.
+impl Drop for OfflineQueue {
+    fn drop(&mut self) {
+        self.home.leave(Waiting {
+            steps: std::mem::take(&mut self.steps),
+            marks: std::mem::replace(&mut self.marks, Marks::new()),
+            outgoing: std::mem::replace(&mut self.outgoing, Marks::new()),
+            delivering: std::mem::take(&mut self.delivering),
+        });
     }
 }
 

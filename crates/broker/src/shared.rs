@@ -15,7 +15,7 @@ use stonechat_protocol::UserId;
 
 use crate::config::BrokerConfig;
 use crate::dispatcher::{CommitBatch, Dispatcher};
-use crate::offline_queue::OfflineQueue;
+use crate::offline_queue::{Entrusted, HandOver, Matter, OfflineQueue};
 use crate::registry::Registry;
 use crate::router::Router;
 use crate::sink::Watched;
@@ -50,6 +50,33 @@ pub(crate) struct Shared {
 /// One offline queue, as seen from outside.
 pub(crate) struct Queue {
     pub(crate) actor: ActorRef<OfflineQueue>,
+    pub(crate) home: Arc<HandOver>,
+}
+
+/// What came of telling an offline queue something.
+pub(crate) enum Told {
+    Yes,
+    /// It has no room: here the message is again.
+    Full(Matter),
+    /// It has ended, as it does with the node.
+    Ended,
+}
+
+impl Queue {
+    /// Tells it something that nobody would tell it again, so that a panic does not lose it.
+    pub(crate) fn entrust(&self, matter: Matter) -> Told {
+        match self.actor.try_tell(Entrusted::new(matter, &self.home)) {
+            Ok(()) => Told::Yes,
+            Err(refused) if refused.is_full() => match refused.into_inner().take() {
+                Some(matter) => Told::Full(matter),
+                None => Told::Ended,
+            },
+            Err(refused) => {
+                drop(refused.into_inner().take());
+                Told::Ended
+            }
+        }
+    }
 }
 
 /// The dispatchers, in the order of their numbers, and which thread has which.

@@ -1,5 +1,6 @@
 //! Receipts while the store is behind: however many wait for it, each conversation's
-//! latest watermarks arrive (contract D8), and no reader is refused for it.
+//! latest watermarks arrive (contract D8), and no reader is refused for it. Also when
+//! they wait in a queue that panics, or in a process that is killed.
 
 mod common;
 
@@ -11,8 +12,8 @@ use common::gate::Held;
 use common::{Device, Node, config, device, id, run, soon, until, user};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use stonechat_broker::{BrokerConfig, Event, Posted};
-use stonechat_mailbox::{Envelope, Receipt, Store, StoreConfig};
+use stonechat_broker::{BrokerConfig, Event, Fault, Posted, commit_sink};
+use stonechat_mailbox::{Envelope, JournalStore, Receipt, Store, StoreConfig};
 use stonechat_protocol::{Address, Seq};
 
 /// More senders than an offline queue asks the store for at a time.
@@ -145,9 +146,7 @@ fn a_read_that_waits_is_not_refused_for_what_came_after_it() {
                 bob.read("alice", n).await;
             }
         }
-        let mailbox = node.store.resident(&user("bob")).expect("resident");
-        let cursor = || mailbox.device(&device("laptop")).map(|state| state.cursor);
-        until("all is acknowledged", || cursor() == Some(3)).await;
+        all_acknowledged(node, "bob", 3).await;
         held.hold(false);
         let moved = || {
             stored(node, "alice", "bob")
@@ -156,5 +155,157 @@ fn a_read_that_waits_is_not_refused_for_what_came_after_it() {
         until("both watermarks have moved", moved).await;
         let after = bob.rest(1001, "alice").await;
         assert!(refusals(&after).is_empty(), "refused: {after:?}");
+    });
+}
+
+/// The only offline queue panics and starts again.
+async fn crash_queue(node: &Node) {
+    let tree = node.broker.tree();
+    let before = tree.totals().restarts;
+    assert!(node.broker.inject(Fault::OfflineQueue(0)));
+    until("it starts again", || tree.totals().restarts > before).await;
+}
+
+async fn all_acknowledged(node: &Node, of: &str, upto: Seq) {
+    let mailbox = node.store.resident(&user(of)).expect("resident");
+    let cursor = || mailbox.device(&device("laptop")).map(|state| state.cursor);
+    until("all is acknowledged", || cursor() == Some(upto)).await;
+}
+
+/// Those that wait for the store, those that wait for these, and again: a queue that panics twice.
+#[test]
+fn a_panic_loses_no_receipt_that_waits() {
+    let held = Arc::new(Held::default());
+    run(one_queue(), held_by(&held), async |node| {
+        node.create(&["bob"]).await;
+        let crowd: Vec<String> = (1..=CROWD).map(|n| format!("sender-{n}")).collect();
+        join_all(crowd.iter().map(async |name| node.create(&[name]).await)).await;
+        let mut bob = node.attach("bob/laptop").await;
+        post(node, &crowd, "bob").await;
+        held.hold(true);
+        acknowledge_a_crowd(&mut bob).await;
+        all_acknowledged(node, "bob", CROWD).await;
+        crash_queue(node).await;
+        crash_queue(node).await;
+        held.hold(false);
+        for (n, name) in (1..).zip(&crowd) {
+            let moved = || stored(node, name, "bob").and_then(|receipt| receipt.delivered);
+            until("the sender's receipt", || moved() == Some(id(n))).await;
+        }
+    });
+}
+
+/// The store carries out an acknowledgement whether or not its queue is there to hear what it delivered.
+#[test]
+fn a_panic_loses_no_acknowledgement_that_the_store_is_at() {
+    let held = Arc::new(Held::default());
+    run(one_queue(), held_by(&held), async |node| {
+        node.create(&["alice", "bob"]).await;
+        post(node, &["alice", "alice", "alice"].map(String::from), "bob").await;
+        node.store.migrate_now().expect("migrates");
+        let mut bob = node.attach("bob/laptop").await;
+        assert_eq!(bob.messages(3).await, [1, 2, 3]);
+        held.hold(true);
+        bob.ack(2).await;
+        until("the store is at it", || held.is_waited_for()).await;
+        crash_queue(node).await;
+        held.hold(false);
+        let moved = || stored(node, "alice", "bob").and_then(|receipt| receipt.delivered);
+        until("alice's receipt", || moved() == Some(id(2))).await;
+        bob.ack(3).await;
+        until("alice's receipt", || moved() == Some(id(3))).await;
+    });
+}
+
+#[test]
+fn a_panic_loses_no_read_that_waits() {
+    let held = Arc::new(Held::default());
+    run(one_queue(), held_by(&held), async |node| {
+        node.create(&["alice", "bob"]).await;
+        let mut bob = node.attach("bob/laptop").await;
+        post(node, &["alice", "alice", "alice"].map(String::from), "bob").await;
+        assert_eq!(bob.messages(3).await, [1, 2, 3]);
+        held.hold(true);
+        bob.ack(3).await;
+        bob.read("alice", 2).await;
+        all_acknowledged(node, "bob", 3).await;
+        crash_queue(node).await;
+        held.hold(false);
+        let moved = || {
+            stored(node, "alice", "bob")
+                .is_some_and(|it| (it.delivered, it.read) == (Some(id(3)), Some(id(2))))
+        };
+        until("both watermarks have moved", moved).await;
+        let after = bob.rest(1001, "alice").await;
+        assert!(refusals(&after).is_empty(), "refused: {after:?}");
+    });
+}
+
+/// Acknowledgements on their way to a queue, and marks on their way from one queue to another.
+#[test]
+fn messages_whose_handling_panics_lose_no_receipt() {
+    run(
+        config(),
+        |_| {},
+        async |node| {
+            let tree = node.broker.tree();
+            node.create(&["bob"]).await;
+            let mut bob = node.attach("bob/laptop").await;
+            tree.inject_panics("offline_queue", 2);
+            for n in 1..=8 {
+                let name = format!("sender-{n}");
+                node.create(&[&name]).await;
+                let mut sender = node.attach(&format!("{name}/phone")).await;
+                sender.send(1, "bob").await;
+                let message = bob.message().await;
+                bob.ack(message.seq).await;
+                if tree.totals().panics >= 4 {
+                    // The pauses between restarts grow.
+                    tree.inject_panics("offline_queue", 0);
+                }
+                sender.receipt("bob", Some(1), None).await;
+            }
+            assert!(tree.totals().panics > 0);
+        },
+    );
+}
+
+/// What a receipt is derived from after a crash is kept for as long as the receipt waits.
+#[test]
+fn a_crash_loses_no_receipt_however_long_it_waited() {
+    let held = Arc::new(Held::default());
+    let tune = |settings: &mut StoreConfig| {
+        held_by(&held)(settings);
+        settings.receipt_grace = Duration::from_millis(1);
+    };
+    run(one_queue(), tune, async |node| {
+        node.create(&["alice", "bob"]).await;
+        let mut bob = node.attach("bob/laptop").await;
+        post(node, &[String::from("alice")], "bob").await;
+        assert_eq!(bob.messages(1).await, [1]);
+        held.hold(true);
+        bob.ack(1).await;
+        until("the receipt waits", || held.is_waited_for()).await;
+        soon("all is written", node.store.flush())
+            .await
+            .expect("flushes");
+        let store = Arc::clone(&node.store);
+        let written = std::thread::spawn(move || store.checkpoint_now()).join();
+        written.expect("no panic").expect("a checkpoint");
+
+        let image = tempfile::tempdir().expect("a directory");
+        let image = image.path().join("image");
+        held.hold(false);
+        node.store.crash_into(&image).expect("copies");
+        let (commits, _sink) = commit_sink();
+        let store = JournalStore::open(StoreConfig::new(&image), commits).expect("opens");
+        let mailbox = soon("alice", store.open(&user("alice"))).await;
+        let mailbox = mailbox.expect("opens").expect("is there");
+        let receipt = soon("the receipt", store.receipt(&mailbox, &user("bob"))).await;
+        let delivered = receipt
+            .expect("reads")
+            .and_then(|receipt| receipt.delivered);
+        assert_eq!(delivered, Some(id(1)));
+        soon("closing", store.close()).await.expect("closes");
     });
 }

@@ -11,3 +11,4 @@ pub mod edge;
 pub mod events;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod stopping;

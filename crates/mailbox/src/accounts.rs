@@ -8,7 +8,7 @@ use std::sync::Arc;
 use stonechat_protocol::UserId;
 use tokio::sync::oneshot;
 
-use crate::api::{Account, StoreError, Unavailable, UserLimits};
+use crate::api::{Account, StoreError, Unavailable};
 use crate::housekeeper::ask;
 use crate::journal::Record;
 use crate::queue::Job;
@@ -47,7 +47,7 @@ pub(crate) fn put(core: &Core, account: &Account) -> Result<(), StoreError> {
     }
     let (mailbox, _) = core.load(&account.user)?;
     let freed = core.update(&mailbox, |state| {
-        state.limits = UserLimits::boxed(&account.limits);
+        mailbox.set_limits(state, &account.limits);
         if state.removed {
             core.mark_dirty(&mailbox, state);
         }

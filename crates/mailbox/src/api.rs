@@ -6,6 +6,7 @@
 //! through a future), so that a store on another machine fits the same trait.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -427,6 +428,10 @@ pub trait Store: StoreAdmin + Send + Sync + 'static {
         mailbox: &MailboxRef,
         with: &UserId,
     ) -> BoxFuture<'static, Result<Option<Receipt>, StoreError>>;
+    /// Says since when the oldest acknowledgement waits whose receipt could not be put yet; `None`:
+    /// none does. What a crash would derive such receipts from is kept until they were put, at the
+    /// price of a longer journal. `waiter` tells those who say so apart.
+    fn receipts_wait(&self, waiter: usize, since: Option<Instant>);
     /// Watermarks with `rev` above `after`, in increasing order of `rev`, at most `max`.
     fn receipts_after(
         &self,

@@ -17,6 +17,7 @@ use crate::checkpoint::{FIRST_SEGMENT, POSITION};
 use crate::journal::{FORMAT, Record, scan};
 use crate::layout::Layout;
 use crate::migrate::minute_of;
+use crate::overlap;
 use crate::sledstore::Database;
 use crate::sledstore::values::{self, Meta};
 
@@ -268,13 +269,16 @@ fn mailboxes(
         positions(&user, &meta, report);
         let mut held = 0;
         let mut last = 0;
+        let mut overlap = false;
         let mut expires_ms_min = u64::MAX;
         for chunk in stored.get(&user).into_iter().flatten() {
             // What lies within another or beyond what was migrated is left over from a crash
             // and removed by the next start.
             let (first, upto) = (*chunk.places.start(), *chunk.places.end());
-            if first > last && first <= meta.migrated_upto {
+            if upto > last && first <= meta.migrated_upto {
                 report.chunks += 1;
+                overlap |= first <= last;
+                let first = first.max(last + 1);
                 last = upto;
                 let above = (upto + 1 - first).min(upto.saturating_sub(meta.floor));
                 held += above;
@@ -284,6 +288,14 @@ fn mailboxes(
             }
         }
         report.messages += held;
+        // The next start puts it right, if they agree about what they both hold.
+        if overlap
+            && let Err(error) = database
+                .chunks(&user, meta.migrated_upto)
+                .and_then(|found| overlap::plan(database, &user, &found.chunks))
+        {
+            report.problem(error);
+        }
         // The journal may still move those it speaks of.
         if !touched.contains(&user) && held != meta.messages {
             report.problem(format!(

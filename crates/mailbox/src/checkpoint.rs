@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stonechat_protocol::UserId;
 
@@ -42,7 +42,7 @@ struct Snapshot {
 /// Writes down everything changed, and releases what was closed or left for at least `grace`.
 pub(crate) fn run(core: &Core, grace: Duration) -> Result<(), StoreError> {
     let _one_at_a_time = core.checkpointing.lock();
-    let old_enough = Instant::now().checked_sub(grace);
+    let old_enough = core.forgets_before(grace);
     let database = core.database()?;
     let position = core.applied.load(Ordering::Acquire);
     let first = core.first_needed(position, old_enough);

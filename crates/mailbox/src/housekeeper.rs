@@ -210,7 +210,7 @@ fn round(core: &Core, rotated: &mut bool, swept: bool) -> Result<(), StoreError>
     }
     *rotated = pressed;
     let grace = core.config.receipt_grace;
-    let before = Instant::now().checked_sub(grace);
+    let before = core.forgets_before(grace);
     let position = core.applied.load(Ordering::Acquire);
     let first = core.first_needed(position, before);
     let releasable = core.table.oldest().is_some_and(|oldest| oldest < first);

@@ -51,6 +51,7 @@ mod layout;
 mod lifecycle;
 mod mailbox;
 mod migrate;
+mod overlap;
 mod parts;
 mod purge;
 mod queue;

@@ -15,6 +15,7 @@ use stonechat_protocol::{DeviceId, Seq, UserId};
 
 use crate::api::{DeviceState, MailboxStats, Stored, UserLimits};
 pub(crate) use crate::parts::{Chunk, Device, Freed, Recent, recent_bytes};
+use crate::quota::Rate;
 use crate::receipts::Receipts;
 use crate::sledstore::values::Meta;
 
@@ -25,6 +26,8 @@ pub struct Mailbox {
     touched: AtomicBool,
     /// Left here by the broker for its sink; see [`Mailbox::home`].
     home: AtomicU32,
+    /// Of the limits what every send asks for, without the lock; see `quota`.
+    pub(crate) rate: Rate,
     state: Mutex<State>,
 }
 
@@ -74,6 +77,7 @@ impl Mailbox {
             user,
             touched: AtomicBool::new(true),
             home: AtomicU32::new(0),
+            rate: Rate::of(state.limits.as_deref()),
             state: Mutex::new(state),
         }
     }
@@ -148,12 +152,6 @@ impl Mailbox {
             last_seq: state.last_seq,
             expired_total: state.expired_total,
         }
-    }
-
-    /// Limits of this user's own; what is absent is as configured.
-    pub fn limits(&self) -> UserLimits {
-        let state = self.lock();
-        state.limits.as_deref().copied().unwrap_or_default()
     }
 
     /// Messages held above the device's cursor; all that are held for an unknown device.

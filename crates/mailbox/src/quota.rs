@@ -1,8 +1,42 @@
 //! Limits of one mailbox: messages and bytes, those on their way to the disk
-//! included.
+//! included. How often its user may send is kept here for the broker, which
+//! sees to it.
 
-use crate::api::{Append, AppendError, MailboxRef};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::api::{Append, AppendError, MailboxRef, UserLimits};
 use crate::config::StoreConfig;
+use crate::mailbox::{Mailbox, State};
+
+/// `messages_per_s` of a user's own limits, beside them; 0: as configured.
+pub(crate) struct Rate(AtomicU32);
+
+impl Rate {
+    pub(crate) fn of(limits: Option<&UserLimits>) -> Self {
+        let own = limits.and_then(|limits| limits.messages_per_s);
+        Self(AtomicU32::new(own.unwrap_or(0)))
+    }
+}
+
+impl Mailbox {
+    /// Limits of this user's own; what is absent is as configured.
+    pub fn limits(&self) -> UserLimits {
+        let state = self.lock();
+        state.limits.as_deref().copied().unwrap_or_default()
+    }
+
+    /// Messages the user may send a second, if there is a limit of the user's own. Asked for every
+    /// send, so it takes no lock.
+    pub fn messages_per_s(&self) -> Option<u32> {
+        Some(self.rate.0.load(Ordering::Relaxed)).filter(|own| *own > 0)
+    }
+
+    pub(crate) fn set_limits(&self, state: &mut State, limits: &UserLimits) {
+        let own = limits.messages_per_s.unwrap_or(0);
+        self.rate.0.store(own, Ordering::Relaxed);
+        state.limits = limits.boxed();
+    }
+}
 
 /// Refuses what does not fit the mailboxes, and counts what does as queued.
 pub(crate) fn reserve(config: &StoreConfig, append: &Append) -> Result<(), AppendError> {

@@ -272,8 +272,7 @@ impl<'a> Recovery<'a> {
         delivered: &mut Vec<Unacknowledged>,
     ) -> Result<(), StoreError> {
         let migrated_upto = mailbox.lock().migrated_upto;
-        let (chunks, _) = self.database.chunks(&record.user, migrated_upto)?;
-        for chunk in chunks {
+        for chunk in self.database.chunks(&record.user, migrated_upto)?.chunks {
             if chunk.last() <= record.first_before || chunk.first > upto {
                 continue;
             }

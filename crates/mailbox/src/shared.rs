@@ -5,10 +5,11 @@
 //! mailbox, then the leaf locks (commit queue, upkeep lists, segment table).
 //! Never two mailboxes at once.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
@@ -24,9 +25,9 @@ use crate::journal::Spare;
 use crate::journal::segment::SegmentTable;
 use crate::mailbox::{Freed, Mailbox, State};
 use crate::queue::CommitQueue;
-use crate::sledstore::Database;
+use crate::sledstore::{Database, Found};
 use crate::telemetry::Telemetry;
-use crate::{expire, fullest};
+use crate::{expire, fullest, overlap};
 
 const LOAD_LOCKS: usize = 64;
 
@@ -84,6 +85,8 @@ pub(crate) struct Core {
     pub(crate) backing_up: Mutex<()>,
     /// A backup still has to copy the journal from this position on; `MAX`: there is none.
     pub(crate) journal_held: AtomicU64,
+    /// Since when receipts wait to be put, by who waits.
+    pub(crate) receipts_wait: Mutex<HashMap<usize, Instant>>,
     /// Every place given from now on is above this: what was given after the backup this
     /// store was restored from is never given again.
     pub(crate) seq_base: Seq,
@@ -135,6 +138,7 @@ impl Core {
             fullest: Mutex::new(None),
             backing_up: Mutex::new(()),
             journal_held: AtomicU64::new(u64::MAX),
+            receipts_wait: Mutex::default(),
             seq_base: 0,
             restored_upto: 0,
             sweeping: Arc::default(),
@@ -317,11 +321,22 @@ impl Core {
         self.room.notify_waiters();
     }
 
+    /// What left before this time may be forgotten: receipts that follow from it were put, or
+    /// had `grace` to be put in.
+    pub(crate) fn forgets_before(&self, grace: Duration) -> Option<Instant> {
+        let oldest = self.receipts_wait.lock().values().min().copied();
+        match oldest {
+            // The acknowledgement itself was a moment before.
+            Some(since) => since.checked_sub(grace.max(self.config.receipt_grace)),
+            None => Instant::now().checked_sub(grace),
+        }
+    }
+
     /// The first segment that is still needed once everything below `position` is in the
     /// database and copied by the backup under way, if there is one.
-    pub(crate) fn first_needed(&self, position: u64, closed_before: Option<Instant>) -> u64 {
+    pub(crate) fn first_needed(&self, position: u64, left_before: Option<Instant>) -> u64 {
         let held = self.journal_held.load(Ordering::Acquire);
-        self.table.first_needed(position.min(held), closed_before)
+        self.table.first_needed(position.min(held), left_before)
     }
 
     // --- mailboxes
@@ -412,7 +427,7 @@ impl Core {
         let lsn = meta.lsn;
         let floor = meta.floor;
         let stored = (meta.messages, meta.bytes);
-        let (chunks, void) = database.chunks(user, meta.migrated_upto)?;
+        let Found { chunks, void, .. } = overlap::settled(&database, user, meta.migrated_upto)?;
         for key in void {
             database.messages.remove(key)?;
         }

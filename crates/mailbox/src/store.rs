@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -275,6 +276,14 @@ impl Store for JournalStore {
                 .as_ref()
                 .and_then(|all| all.get(&with).cloned()))
         })
+    }
+
+    fn receipts_wait(&self, waiter: usize, since: Option<Instant>) {
+        let mut waiting = self.core.receipts_wait.lock();
+        match since {
+            Some(since) => waiting.insert(waiter, since),
+            None => waiting.remove(&waiter),
+        };
     }
 
     fn receipts_after(

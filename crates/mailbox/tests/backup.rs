@@ -185,6 +185,7 @@ fn a_users_own_mailbox_limit_holds_and_lasts() {
     let node = Node::open(base.path());
     let (alice, bob) = (node.mailbox("alice"), node.mailbox("bob"));
     assert_eq!(bob.limits(), limits);
+    assert_eq!(bob.messages_per_s(), limits.messages_per_s);
     assert_eq!(node.send(&alice, &bob, 10), Err(AppendError::MailboxFull));
     let account = wait(node.store.account(&user("bob"))).unwrap().unwrap();
     assert_eq!(account.limits, limits);
@@ -194,6 +195,7 @@ fn a_users_own_mailbox_limit_holds_and_lasts() {
         ..account
     }))
     .unwrap();
+    assert_eq!(bob.messages_per_s(), None);
     node.send(&alice, &bob, 11).unwrap();
     node.barrier();
     node.close();

@@ -12,7 +12,8 @@ use stonechat_mailbox::{AckOutcome, MailboxRef, StoreError};
 use stonechat_protocol::{DeviceId, ErrorCode, MessageId, Seq, UserId};
 use stonechat_trace::Span;
 
-use super::{OfflineQueue, STORE_CALLS_MAX, refuse_read, refuse_too_many};
+use super::handover::{Call, Done, Turn};
+use super::{OfflineQueue, STORE_CALLS_MAX, Watermark, refuse_read, refuse_too_many};
 use crate::receipts::{Mark, RefuseTo};
 use crate::traced;
 
@@ -102,34 +103,30 @@ impl OfflineQueue {
                 if let Some(outcome) = (&mut work).now_or_never() {
                     return self.acked(ack, outcome, ctx);
                 }
-                self.steps.entry(user.clone()).or_default();
-                ctx.spawn_then(work, move |me, outcome, ctx| {
-                    let user = ack.mailbox.user().clone();
-                    let next = me.acked(ack, outcome, ctx);
-                    me.step_done(&user, next, ctx);
-                });
+                let call = work.map(|outcome| Done::Acked(ack, outcome)).boxed();
+                self.step_waits(user, call, ctx);
             }
             Step::Read(read) => {
                 let mut work = store.find(&read.reader, &read.from, read.id, FIND_SCAN_MAX);
                 if let Some(found) = (&mut work).now_or_never() {
                     return self.looked_up(read, found, ctx);
                 }
-                self.steps.entry(user.clone()).or_default();
-                ctx.spawn_then(work, move |me, found, ctx| {
-                    let user = read.reader.user().clone();
-                    let next = me.looked_up(read, found, ctx);
-                    me.step_done(&user, next, ctx);
-                });
+                let call = work.map(|found| Done::Found(read, found)).boxed();
+                self.step_waits(user, call, ctx);
             }
         }
         false
     }
 
-    fn step_done(&mut self, user: &UserId, next: bool, ctx: &mut Ctx<Self>) {
+    fn step_waits(&mut self, user: &UserId, call: Call, ctx: &mut Ctx<Self>) {
+        self.steps.entry(user.clone()).or_default();
+        self.wait_for(Turn::Steps(user.clone()), call, ctx);
+    }
+
+    pub(super) fn step_done(&mut self, user: &UserId, next: bool, ctx: &mut Ctx<Self>) {
         if next {
             self.run_steps(user, ctx);
         }
-        self.take_up(ctx);
     }
 
     /// The store has too much to do for a step: it comes first when it is asked again.
@@ -141,7 +138,7 @@ impl OfflineQueue {
     }
 
     /// `false`: it has to be done again.
-    fn acked(
+    pub(super) fn acked(
         &mut self,
         ack: Ack,
         outcome: Result<AckOutcome, StoreError>,
@@ -153,15 +150,19 @@ impl OfflineQueue {
                 if !ack.spans.is_empty() {
                     self.end_when_durable(ack.spans, ctx);
                 }
-                for (sender, id) in outcome.delivered {
-                    if sender != *reader {
-                        let mark = Mark::Delivered {
+                let delivered = outcome.delivered.into_iter();
+                let delivered = delivered.filter(|(sender, _)| sender != reader);
+                self.delivering
+                    .extend(delivered.map(|(sender, id)| Watermark {
+                        sender,
+                        mark: Mark::Delivered {
                             with: reader.clone(),
                             id,
                             upto: ack.upto,
-                        };
-                        self.forward(sender, mark, ctx);
-                    }
+                        },
+                    }));
+                while let Some(Watermark { sender, mark }) = self.delivering.pop_front() {
+                    self.forward(sender, mark, ctx);
                 }
             }
             Err(StoreError::Overloaded) => {
@@ -186,7 +187,7 @@ impl OfflineQueue {
     }
 
     /// `false`: it has to be done again.
-    fn looked_up(
+    pub(super) fn looked_up(
         &mut self,
         read: ReadUpTo,
         found: Result<Option<Seq>, StoreError>,
@@ -215,8 +216,8 @@ impl OfflineQueue {
     }
 }
 
-impl Handle<ReadUpTo> for OfflineQueue {
-    fn handle(&mut self, read: ReadUpTo, ctx: &mut Ctx<Self>) {
+impl OfflineQueue {
+    pub(super) fn read_up_to(&mut self, read: ReadUpTo, ctx: &mut Ctx<Self>) {
         let user = read.reader.user().clone();
         match self.steps.get_mut(&user) {
             Some(waiting) if waiting.len() < READS_MAX => waiting.push_back(Step::Read(read)),

@@ -59,7 +59,7 @@ impl Session {
         let Some(at) = self.device_at(connection) else {
             return;
         };
-        let own = self.anchor.mailbox.limits().messages_per_s;
+        let own = self.anchor.mailbox.messages_per_s();
         if let Err(limited) = take_tokens(&mut self.rate, &self.shared.config.rate, own, &send) {
             let retry = Some(limited.retry_after_ms);
             self.refuse_send(connection, send.id, ErrorCode::RateLimited, retry);

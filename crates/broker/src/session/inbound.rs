@@ -9,9 +9,10 @@ use stonechat_protocol::{CloseReason, ErrorCode, Seq};
 
 use super::Session;
 use crate::figures::FIGURES;
-use crate::offline_queue::{Ack, ReadUpTo};
+use crate::offline_queue::{Ack, Matter, ReadUpTo};
 use crate::receipts::RefuseTo;
 use crate::router::RETRY_AFTER_MS;
+use crate::shared::Told;
 use crate::{Command, Input};
 
 /// When an acknowledgement that found the offline queue full is passed on again.
@@ -90,8 +91,8 @@ impl Handle<FromClient> for Session {
                 let told = self
                     .shared
                     .queue_for(self.user())
-                    .map(|queue| queue.actor.try_tell(read).is_ok());
-                if told != Some(true) {
+                    .map(|queue| queue.entrust(Matter::Read(read)));
+                if !matches!(told, Some(Told::Yes)) {
                     self.refuse(
                         connection,
                         Some(id),

@@ -237,7 +237,7 @@ impl Session {
                     // Only what is new costs tokens: refusing the resend of something
                     // accepted would make its sender send it again under a new id.
                     let rate = &self.shared.config.rate;
-                    let own = self.anchor.mailbox.limits().messages_per_s;
+                    let own = self.anchor.mailbox.messages_per_s();
                     if let Err(limited) = take_tokens(&mut self.rate, rate, own, &head.send) {
                         let retry = Some(limited.retry_after_ms);
                         traced::refused(head.send.span.take(), ErrorCode::RateLimited);

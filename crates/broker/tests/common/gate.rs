@@ -74,14 +74,24 @@ impl Faults for Brim {
 /// A database that answers nothing while the test says so.
 #[derive(Default)]
 pub(crate) struct Held {
-    held: Mutex<bool>,
+    state: Mutex<HeldState>,
     moved: Condvar,
+}
+
+#[derive(Default)]
+struct HeldState {
+    held: bool,
+    waiting: u32,
 }
 
 impl Held {
     pub(crate) fn hold(&self, held: bool) {
-        *self.held.lock().expect("never poisoned") = held;
+        self.state.lock().expect("never poisoned").held = held;
         self.moved.notify_all();
+    }
+
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.state.lock().expect("never poisoned").waiting > 0
     }
 }
 
@@ -95,9 +105,11 @@ impl Faults for Held {
     }
 
     fn lookup(&self) {
-        let mut held = self.held.lock().expect("never poisoned");
-        while *held {
-            held = self.moved.wait(held).expect("never poisoned");
+        let mut state = self.state.lock().expect("never poisoned");
+        state.waiting += 1;
+        while state.held {
+            state = self.moved.wait(state).expect("never poisoned");
         }
+        state.waiting -= 1;
     }
 }

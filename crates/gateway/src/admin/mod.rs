@@ -76,6 +76,7 @@ use crate::auth::Authenticator;
 use crate::edge::tls::Certificate;
 use crate::edge::{EdgeError, SendLatencies, TlsFiles};
 use crate::events::Events;
+use crate::stopping;
 use audit::Audit;
 use caller::{Caller, Via};
 pub use control::{Build, ConfigValue, NodeControl};
@@ -217,7 +218,7 @@ impl RunningAdmin {
     /// Stops it, requests under way included.
     pub async fn stop(&self) {
         // Not gracefully: that would wait for clients that merely keep a connection open.
-        self.handle.stop(false).await;
+        stopping::stop(&self.handle, false).await;
     }
 }
 

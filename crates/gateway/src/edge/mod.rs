@@ -55,6 +55,7 @@ use self::shared::Shared;
 use self::tls::{Acceptor, Certificate};
 use crate::auth::Authenticator;
 use crate::events::Events;
+use crate::stopping;
 
 /// Connections the kernel may complete before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -356,7 +357,7 @@ impl RunningEdge {
         while self.connections() > 0 && Instant::now() < told {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        self.server.stop(true).await;
+        stopping::stop(&self.server, true).await;
         self.stopped().await;
     }
 

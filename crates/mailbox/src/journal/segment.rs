@@ -143,6 +143,8 @@ struct Entry {
     written_at: Option<Instant>,
     /// `None`: the one being written.
     closed_at: Option<Instant>,
+    /// When the last message that depended on it left.
+    left_at: Option<Instant>,
 }
 
 /// All segments on disk, the last one being the one written to.
@@ -161,6 +163,7 @@ impl SegmentTable {
             live: 0,
             written_at: None,
             closed_at,
+            left_at: None,
         });
     }
 
@@ -197,6 +200,9 @@ impl SegmentTable {
         // Nearly always one of the last.
         if let Some(entry) = table.iter_mut().rev().find(|entry| entry.number == number) {
             entry.live = (entry.live + more).saturating_sub(fewer);
+            if entry.live == 0 && entry.closed_at.is_some() {
+                entry.left_at = Some(Instant::now());
+            }
         }
     }
 
@@ -208,15 +214,16 @@ impl SegmentTable {
     }
 
     /// The first segment that is still needed once everything below `position` is in
-    /// the database; segments closed after `closed_before` are always needed.
-    pub(crate) fn first_needed(&self, position: u64, closed_before: Option<Instant>) -> u64 {
+    /// the database. One that was closed, or whose last message left, after `left_before` is:
+    /// receipts may follow from it that were not put yet.
+    pub(crate) fn first_needed(&self, position: u64, left_before: Option<Instant>) -> u64 {
         let table = self.0.lock();
+        let past = |at: Instant| left_before.is_some_and(|limit| at <= limit);
         let free = table.iter().take_while(|entry| {
             entry.live == 0
                 && entry.end <= position
-                && entry
-                    .closed_at
-                    .is_some_and(|at| closed_before.is_none_or(|limit| at <= limit))
+                && entry.closed_at.is_some_and(past)
+                && entry.left_at.is_none_or(past)
         });
         let count = free.count();
         table
@@ -249,5 +256,34 @@ impl SegmentTable {
             gone.push(entry.number);
         }
         gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message may be acknowledged long after its segment was closed, and the receipt that follows
+    /// from it takes its time as well.
+    #[test]
+    fn a_segment_is_kept_a_while_after_its_last_message_left() {
+        let table = SegmentTable::default();
+        let long_ago = Instant::now();
+        let long_ago = long_ago
+            .checked_sub(Duration::from_secs(10))
+            .expect("a clock");
+        table.add(1, 100, 100, None);
+        table.live(1, 2, 0);
+        table.close_last(long_ago);
+        table.add(2, 140, 40, None);
+        let later = |s| Some(long_ago + Duration::from_secs(s));
+        assert_eq!(table.first_needed(100, later(3600)), 1, "two depend on it");
+        table.live(1, 0, 1);
+        assert_eq!(table.first_needed(100, later(3600)), 1, "one depends on it");
+        table.live(1, 0, 1);
+        assert_eq!(table.first_needed(100, later(1)), 1, "it left only now");
+        assert_eq!(table.first_needed(100, None), 1, "nothing is forgotten");
+        assert_eq!(table.first_needed(99, later(3600)), 1, "not all is stored");
+        assert_eq!(table.first_needed(100, later(3600)), 2);
     }
 }

@@ -39,6 +39,17 @@ impl From<sled::Error> for StoreError {
 /// A key and its value.
 pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 
+/// The chunks of one user.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Those that count, in order.
+    pub(crate) chunks: Vec<Chunk>,
+    /// Keys of those that must not count.
+    pub(crate) void: Vec<Vec<u8>>,
+    /// Some of those that count begin within the one before.
+    pub(crate) overlap: bool,
+}
+
 /// The open database.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -204,6 +215,29 @@ impl Database {
         Ok(())
     }
 
+    /// Puts chunks in the place of others, in one step.
+    pub(crate) fn replace_chunks(
+        &self,
+        user: &UserId,
+        gone: &[Chunk],
+        new: &[(Chunk, Vec<u8>)],
+    ) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for chunk in gone {
+            for part in 0..chunk.parts {
+                batch.remove(values::chunk_key(user, chunk.first, part));
+            }
+        }
+        // After the removals: a new one may have the key of one that goes.
+        for (chunk, value) in new {
+            for (part, bytes) in value.chunks(PART_BYTES_MAX).enumerate() {
+                batch.insert(values::chunk_key(user, chunk.first, part as u8), bytes);
+            }
+        }
+        self.messages.apply_batch(batch)?;
+        Ok(())
+    }
+
     /// The messages of a chunk; `None` when it is gone or was rewritten.
     pub(crate) fn get_chunk(
         &self,
@@ -227,16 +261,12 @@ impl Database {
             .map_err(|error| self.damaged("messages", &key, &error))
     }
 
-    /// The chunks of a user in order, and those that must not count: overlapped by one
-    /// before, beyond `migrated_upto`, or without their first part. They are left over
+    /// The chunks of a user in order, and those that must not count: within one before,
+    /// beyond `migrated_upto`, or without their first part. They are left over
     /// from a crash between two writes.
-    pub(crate) fn chunks(
-        &self,
-        user: &UserId,
-        migrated_upto: Seq,
-    ) -> Result<(Vec<Chunk>, Vec<Vec<u8>>), StoreError> {
-        let mut good: Vec<Chunk> = Vec::new();
-        let mut void = Vec::new();
+    pub(crate) fn chunks(&self, user: &UserId, migrated_upto: Seq) -> Result<Found, StoreError> {
+        let mut found = Found::default();
+        let mut upto = 0;
         let mut parts_of = None;
         for entry in self.messages.scan_prefix(values::user_prefix(user)) {
             let (key, value) = entry?;
@@ -244,24 +274,23 @@ impl Database {
             let (_, first, part) = values::parse_chunk_key(&key).map_err(damaged)?;
             if part > 0 {
                 if parts_of.is_none_or(|(of, parts)| of != first || part >= parts) {
-                    void.push(key.to_vec());
+                    found.void.push(key.to_vec());
                 }
                 continue;
             }
             let chunk = values::decode_chunk_head(first, &value)
                 .map_err(|error| self.damaged("messages", &key, &error))?;
-            let overlaps = good
-                .last()
-                .is_some_and(|before| chunk.first <= before.last());
-            if overlaps || chunk.first > migrated_upto {
-                void.push(key.to_vec());
+            if chunk.last() <= upto || chunk.first > migrated_upto {
+                found.void.push(key.to_vec());
                 parts_of = None;
             } else {
                 parts_of = Some((first, chunk.parts));
-                good.push(chunk);
+                found.overlap |= chunk.first <= upto;
+                upto = chunk.last();
+                found.chunks.push(chunk);
             }
         }
-        Ok((good, void))
+        Ok(found)
     }
 
     /// A user's receipts.
