@@ -29,6 +29,7 @@ mod exposition;
 mod guard;
 mod history;
 mod ledger;
+mod log_filter;
 #[allow(
     unused_qualifications,
     reason = "written by the macro that describes paths"
@@ -204,6 +205,7 @@ struct State {
     crashes: Crashes,
     actor_rates: actor_view::Rates,
     drain: control::Drain,
+    log_filter: log_filter::LogFilter,
     /// Streams of events that are open.
     streams: Arc<AtomicUsize>,
 }
@@ -319,6 +321,7 @@ fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
         crashes: Crashes::open(&parts.data_dir),
         actor_rates: actor_view::Rates::default(),
         drain: control::Drain::default(),
+        log_filter: log_filter::LogFilter::default(),
         streams: Arc::default(),
         backups: backups::Jobs::default(),
         parts,
