@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stonechat_gateway::admin::EdgeView;
-use stonechat_gateway::edge::RunningEdge;
+use stonechat_gateway::edge::{RunningEdge, SendLatencies};
 use stonechat_protocol::UserId;
 
 use crate::banner;
@@ -164,6 +164,10 @@ impl EdgeView for View {
 
     fn connections_max(&self) -> u64 {
         self.0.connections_max() as u64
+    }
+
+    fn send_latencies(&self) -> SendLatencies {
+        self.0.send_latencies()
     }
 
     fn is_stopping(&self) -> bool {

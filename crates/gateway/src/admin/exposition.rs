@@ -3,6 +3,8 @@
 //!
 //! Not a parser of the whole format: it looks for series this program writes.
 
+use crate::edge::SendLatencies;
+
 /// The value of a series; summed over its labels where it has some.
 pub(super) fn value(text: &str, name: &str) -> Option<f64> {
     let mut sum = None;
@@ -47,6 +49,20 @@ impl Histogram {
             buckets: buckets.collect(),
             sum: value(text, &format!("{name}_sum")).unwrap_or(0.0),
             count: value(text, &format!("{name}_count")).unwrap_or(0.0),
+        }
+    }
+
+    /// From what the edge counts.
+    pub(super) fn of_sends(latencies: &SendLatencies) -> Self {
+        let mut count = 0;
+        let buckets = latencies.buckets.iter().map(|(bound, more)| {
+            count += more;
+            (*bound, count as f64)
+        });
+        Self {
+            buckets: buckets.collect(),
+            sum: latencies.sum_s,
+            count: count as f64,
         }
     }
 
@@ -139,6 +155,18 @@ h_seconds_count 40
         // Beyond the last finite bound nothing is known but that bound.
         assert_eq!(histogram.quantile(0.99), Some(0.01));
         assert_eq!(Histogram::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn what_the_edge_counts_is_added_up() {
+        let latencies = SendLatencies {
+            buckets: vec![(0.001, 10), (0.01, 20), (f64::INFINITY, 10)],
+            sum_s: 1.5,
+        };
+        assert_eq!(
+            Histogram::of_sends(&latencies),
+            Histogram::of(TEXT, "h_seconds")
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use actix_web::HttpResponse;
 
 use super::{Shared, State, process};
+use crate::edge::SendLatencies;
 
 /// Writes families in the text format.
 struct Text(String);
@@ -32,6 +33,27 @@ impl Text {
     fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "counter", help, value);
     }
+}
+
+/// The histogram of how long sends waited. It is counted by the edge itself, because a recorder
+/// would keep every single value until the next scrape.
+fn send_latencies(text: &mut Text, latencies: &SendLatencies) {
+    let name = "stonechat_send_accepted_seconds";
+    let mut told = format!(
+        "# HELP {name} From the read of a send to the write of its accepted.\n# TYPE {name} histogram\n"
+    );
+    let mut sum = 0;
+    for (bound, count) in &latencies.buckets {
+        sum += count;
+        let bound = if bound.is_infinite() {
+            "+Inf".to_owned()
+        } else {
+            bound.to_string()
+        };
+        told += &format!("{name}_bucket{{le=\"{bound}\"}} {sum}\n");
+    }
+    told += &format!("{name}_sum {}\n{name}_count {sum}\n", latencies.sum_s);
+    text.0.push_str(&told);
 }
 
 pub(super) async fn metrics(state: Shared) -> HttpResponse {
@@ -74,6 +96,8 @@ fn render(state: &State) -> String {
         "1 while the node takes no new sessions.",
         draining,
     );
+
+    send_latencies(&mut text, &parts.edge.send_latencies());
 
     let totals = parts.broker.tree().totals();
     text.counter(

@@ -72,6 +72,7 @@ use stonechat_broker::Broker;
 use stonechat_protocol::UserId;
 
 use crate::auth::Authenticator;
+use crate::edge::SendLatencies;
 use crate::events::Events;
 use audit::Audit;
 use caller::{Caller, Via};
@@ -100,6 +101,10 @@ pub trait EdgeView: Send + Sync + 'static {
     /// Connections there may be.
     fn connections_max(&self) -> u64 {
         0
+    }
+    /// How long sends waited for their `accepted`, since the start.
+    fn send_latencies(&self) -> SendLatencies {
+        SendLatencies::default()
     }
     /// The node is being stopped: no new connections, for good.
     fn is_stopping(&self) -> bool {

@@ -20,6 +20,7 @@ mod frame_out;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod handshake;
+mod latency;
 mod origin;
 mod peers;
 mod service;
@@ -44,6 +45,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info};
 
 pub use self::config::{EdgeConfig, TlsFiles};
+pub use self::latency::SendLatencies;
 
 use self::backend::{Backend, Node};
 use self::config::Room;
@@ -226,6 +228,7 @@ fn descriptors_max() -> usize {
 trait Control: Send + Sync {
     fn connections(&self) -> usize;
     fn connections_max(&self) -> usize;
+    fn send_latencies(&self) -> SendLatencies;
     fn is_stopping(&self) -> bool;
     fn start_draining(&self);
     fn report_to(&self, events: Events);
@@ -239,6 +242,10 @@ impl<B: Backend> Control for Shared<B> {
 
     fn connections_max(&self) -> usize {
         self.connections_max()
+    }
+
+    fn send_latencies(&self) -> SendLatencies {
+        self.latencies.read()
     }
 
     fn is_stopping(&self) -> bool {
@@ -291,6 +298,11 @@ impl RunningEdge {
     /// Connections there may be.
     pub fn connections_max(&self) -> usize {
         self.control.connections_max()
+    }
+
+    /// How long sends waited for their `accepted`, since the start.
+    pub fn send_latencies(&self) -> SendLatencies {
+        self.control.send_latencies()
     }
 
     /// It is being stopped and takes no more connections, for good.

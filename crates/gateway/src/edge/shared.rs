@@ -10,6 +10,7 @@ use stonechat_protocol::UserId;
 use super::EdgeConfig;
 use super::backend::Backend;
 use super::figures::Figures;
+use super::latency::Latencies;
 use super::peers::Peers;
 use crate::events::{Events, What};
 
@@ -18,6 +19,7 @@ pub(crate) struct Shared<B> {
     pub(crate) config: EdgeConfig,
     pub(crate) backend: B,
     pub(crate) figures: Figures,
+    pub(crate) latencies: Latencies,
     pub(crate) fault: Fault,
     pub(crate) peers: Arc<Peers>,
     connections: AtomicUsize,
@@ -36,6 +38,7 @@ impl<B: Backend> Shared<B> {
             config,
             backend,
             figures: Figures::new(),
+            latencies: Latencies::new(),
             fault: Fault::default(),
             connections: AtomicUsize::new(0),
             connections_max,

@@ -72,13 +72,13 @@ where
     fn feed(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
         let core = &mut self.core;
         core.shared.figures.bytes_in.increment(bytes.len() as u64);
-        let mut heard = false;
+        let mut heard = None;
         let outcome = self.reader.feed(bytes, &mut |incoming| {
-            heard = true;
-            core.on_incoming(incoming, cx)
+            let now = *heard.get_or_insert_with(Instant::now);
+            core.on_incoming(incoming, now, cx)
         });
-        if heard {
-            core.heard(Instant::now());
+        if let Some(now) = heard {
+            core.heard(now);
         }
         match outcome {
             Ok(flow) => self.stalled = flow.is_break() && self.reader.has_pending(),
@@ -88,9 +88,14 @@ where
 }
 
 impl<B: Backend> Core<B> {
-    fn on_incoming(&mut self, incoming: Incoming<'_>, cx: &mut Context<'_>) -> ControlFlow<()> {
+    fn on_incoming(
+        &mut self,
+        incoming: Incoming<'_>,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> ControlFlow<()> {
         match incoming {
-            Incoming::Text(text) => self.on_text(text, cx),
+            Incoming::Text(text) => self.on_text(text, now, cx),
             Incoming::Ping(payload) => {
                 self.shared.figures.websocket_ping.increment(1);
                 put_pong(self.writer.own(), payload);
@@ -108,9 +113,11 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    fn on_text(&mut self, text: &str, cx: &mut Context<'_>) {
+    fn on_text(&mut self, text: &str, now: Instant, cx: &mut Context<'_>) {
         match ClientFrame::decode(text, &self.shared.config.limits) {
-            Ok(frame) if matches!(self.phase, Phase::Open { .. }) => self.on_frame(frame, cx),
+            Ok(frame) if matches!(self.phase, Phase::Open { .. }) => {
+                self.on_frame(frame, now, cx);
+            }
             Ok(frame) => self.on_first_frame(frame),
             Err(error) => self.refuse(error),
         }
@@ -157,11 +164,15 @@ impl<B: Backend> Core<B> {
         self.phase = Phase::SigningIn { work, until };
     }
 
-    fn on_frame(&mut self, frame: ClientFrame<'_>, cx: &mut Context<'_>) {
+    fn on_frame(&mut self, frame: ClientFrame<'_>, now: Instant, cx: &mut Context<'_>) {
         let figures = &self.shared.figures;
         let command = match frame.kind {
             ClientFrameKind::Send(send) => {
                 figures.send.increment(1);
+                if !send.ephemeral {
+                    let read_at = self.shared.latencies.moment(now);
+                    self.waiting.sent(send.id, read_at);
+                }
                 Some(Command::Send {
                     id: send.id,
                     to: send.to,

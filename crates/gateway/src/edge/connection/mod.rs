@@ -37,6 +37,7 @@ use self::outbound::Writer;
 use super::backend::{Backend, RETRY_AFTER_MS, Refused, SignedIn};
 use super::frame::FrameReader;
 use super::frame_out::put_ping;
+use super::latency::Waiting;
 use super::peers::Counted;
 use super::shared::Place;
 
@@ -84,6 +85,8 @@ struct Core<B: Backend> {
     shared: Place<B>,
     phase: Phase<B::Link>,
     writer: Writer,
+    /// Sends that are not answered yet.
+    waiting: Waiting,
     /// When the client was last heard of, or pinged: the heartbeat runs from here.
     last_beat: Instant,
     pings_unheard: u32,
@@ -154,6 +157,7 @@ where
                     Duration::from_millis(shared.config.write_deadline_ms),
                 ),
                 shared,
+                waiting: Waiting::default(),
                 last_beat: now,
                 pings_unheard: 0,
                 errors_in_a_row: 0,

@@ -17,6 +17,7 @@ use super::ending::Ended;
 use super::{Core, Phase, scratch};
 use crate::edge::backend::Backend;
 use crate::edge::frame_out::put_text;
+use crate::edge::latency;
 
 /// Bytes gathered for one write; a single larger frame goes out whole.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -210,6 +211,8 @@ impl<B: Backend> Core<B> {
             return Gathered::All;
         };
         let mut events = scratch::take_events();
+        let mut answers = latency::Batch::default();
+        let latencies = &self.shared.latencies;
         let gathered = loop {
             let Some(room) = BATCH_BYTES
                 .checked_sub(batch.len())
@@ -225,6 +228,7 @@ impl<B: Backend> Core<B> {
                         .frames_out
                         .increment(events.len() as u64);
                     for event in events.drain(..) {
+                        answers.note(&event, &mut self.waiting, || latencies.now());
                         put_text(batch, |out| write_event(out, &event));
                     }
                 }
@@ -234,6 +238,7 @@ impl<B: Backend> Core<B> {
                 }) => break Gathered::Close(reason, retry_after_ms),
             }
         };
+        latencies.add(&answers);
         scratch::give_back_events(events);
         gathered
     }
