@@ -70,6 +70,8 @@ test('the overview fills with figures and pictures of the last minutes', async (
     const paths = await page.locator('.chart').first().locator('path').first().getAttribute('d');
     return paths !== null && paths.split('L').length > 3 ? paths : undefined;
   });
+  await page.locator('.stat', { hasText: 'Send to accepted, p99' }).locator('dd', { hasText: /^[\d.]+ m?s/ }).waitFor();
+  await page.locator('.stat', { hasText: 'Descriptors' }).locator('dd', { hasText: /^\d+of / }).waitFor();
   if (can('/events')) await page.locator('.liveness.live').waitFor();
   const chart = page.getByRole('img', { name: /^Messages, last hour/ });
   expect(await chart.getAttribute('aria-label')).toMatch(/accepted: now \d/);

@@ -32,6 +32,14 @@ const PICTURES: readonly Picture[] = [
     ],
   },
   {
+    title: 'From a send to its “accepted”',
+    format: millis,
+    lines: [
+      ['median', 'send_accepted_p50_ms'],
+      ['99th percentile', 'send_accepted_p99_ms'],
+    ],
+  },
+  {
     title: 'Said again, or refused',
     format: rate,
     lines: [
@@ -133,6 +141,9 @@ function Figures({ node, history }: { node: NodeAnswer; history: HistoryAnswer |
         </Stat>
         <Stat name="Accepted" note={`per second, of ${count(last('received_per_s'))} received`}>
           {count(last('accepted_per_s'))}
+        </Stat>
+        <Stat name="Send to accepted, p99" note={`p50 ${millis(last('send_accepted_p50_ms'))}`}>
+          {millis(last('send_accepted_p99_ms'))}
         </Stat>
         <Stat name="Delivered" note={`per second; ${count(last('redelivered_per_s'))} said again`}>
           {count(last('delivered_per_s'))}
