@@ -5,8 +5,9 @@ export default defineConfig({
   test: {
     include: ['e2e/**/*.test.ts'],
     fileParallelism: false,
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
+    // Longer than anything in a test waits for, so that it says itself what it waited for.
+    testTimeout: 240_000,
+    hookTimeout: 240_000,
     bail: 1,
   },
 });

@@ -16,6 +16,38 @@ const FLAGS = [
   '--disable-sync',
 ];
 
+/**
+ * What came and went on the page: notices that go by themselves, rows that flashed. A test that
+ * looked for them on the screen would depend on when it looks.
+ */
+interface Seen {
+  told: string[];
+  flashed: string[];
+}
+
+/** Runs in the page before anything else does. */
+const remember = () => {
+  const seen: Seen = { told: [], flashed: [] };
+  const known = new WeakSet();
+  (globalThis as unknown as { seen: Seen }).seen = seen;
+  const look = () => {
+    for (const notice of document.querySelectorAll('.told .notice')) {
+      if (!known.has(notice)) seen.told.push(notice.textContent);
+      known.add(notice);
+    }
+    for (const row of document.querySelectorAll('.row.flash')) seen.flashed.push(row.textContent);
+  };
+  new MutationObserver(look).observe(document, {
+    subtree: true,
+    childList: true,
+    attributes: true,
+    attributeFilter: ['class'],
+  });
+};
+
+export const seen = (page: Page): Promise<Seen> =>
+  page.evaluate(() => (globalThis as unknown as { seen: Seen }).seen);
+
 export const PICTURES = join(import.meta.dirname, 'out');
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
@@ -32,7 +64,9 @@ export class Browser {
       viewport: { width: 1280, height: 800 },
       timeout: 60_000,
     });
-    this.#context.setDefaultTimeout(20_000);
+    this.#context.setDefaultTimeout(60_000);
+    await this.#context.addInitScript(remember);
+    await this.#context.grantPermissions(['clipboard-read', 'clipboard-write']);
     const page = this.#context.pages()[0] ?? (await this.#context.newPage());
     page.on('pageerror', (error) => this.complaints.push(String(error)));
     page.on('console', (message) => {

@@ -1,12 +1,14 @@
 // Every page in a real browser, against the real server, while people write to each other.
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Page } from 'playwright-core';
-import { Browser, picture, violations } from './browser';
+import { Browser, picture, seen, violations } from './browser';
+import { Reader } from './pages';
 import { eventually, newId, Server, type Device } from './server';
 
 const server = new Server();
 const browser = new Browser();
 let page: Page;
+let reader: Reader;
 let victim: Device;
 
 let paths: Set<string>;
@@ -17,10 +19,12 @@ const PAGES: readonly (readonly [string, string, ...string[]])[] = [
   ['actors', 'Actors', '/actors/tree'],
   ['users', 'Users'],
   ['user/victim', 'victim'],
+  ['mailboxes', 'Mailboxes', '/mailboxes/top'],
   ['dead-letters', 'Dead letters'],
   ['audit', 'Audit', '/audit'],
   ['node', 'Configuration and limits', '/node/limits', '/node/config', '/node/log'],
   ['maintenance', 'Maintenance', '/node/drain', '/node/backups', '/node/storage'],
+  ['admin-tokens', 'Admin tokens', '/admin-tokens'],
 ];
 
 /** Whether the server can be asked for all of these; says so when not. */
@@ -30,23 +34,13 @@ const can = (...wanted: string[]) => {
   return missing.length === 0;
 };
 
-const go = async (address: string, title: string) => {
-  await page.evaluate((to) => (location.hash = `#/${to}`), address);
-  await page.getByRole('heading', { level: 1, name: title, exact: true }).waitFor();
-};
-/** What the page last said about something that was done. */
-const told = (text: string | RegExp) => page.locator('.told').getByText(text).waitFor();
-const signIn = async (token: string) => {
-  await page.getByLabel('Admin token').fill(token);
-  await page.getByRole('button', { name: 'Sign in' }).click();
-};
-
 beforeAll(async () => {
   await server.start();
   paths = await server.paths();
   server.swarm(60, 150);
   victim = await server.device('victim', 'phone');
   page = await browser.open(`${server.admin}/`);
+  reader = new Reader(page);
 });
 
 afterAll(async () => {
@@ -59,9 +53,9 @@ test('nobody gets in without a token, and with one the cookie is out of reach of
   await page.getByRole('heading', { name: 'Stonechat' }).waitFor();
   expect(await violations(page)).toEqual([]);
   await picture(page, 'sign-in');
-  await signIn('not a token');
+  await reader.signIn('not a token');
   await page.getByRole('alert').waitFor();
-  await signIn(server.secret());
+  await reader.signIn(server.secret());
   await page.getByRole('heading', { name: 'Overview' }).waitFor();
   const [cookie] = await browser.cookies();
   expect(cookie).toMatchObject({ httpOnly: true, sameSite: 'Strict', path: '/admin' });
@@ -76,6 +70,8 @@ test('the overview fills with figures and pictures of the last minutes', async (
     const paths = await page.locator('.chart').first().locator('path').first().getAttribute('d');
     return paths !== null && paths.split('L').length > 3 ? paths : undefined;
   });
+  await page.locator('.stat', { hasText: 'Send to accepted, p99' }).locator('dd', { hasText: /^[\d.]+ m?s/ }).waitFor();
+  await page.locator('.stat', { hasText: 'Descriptors' }).locator('dd', { hasText: /^\d+of / }).waitFor();
   if (can('/events')) await page.locator('.liveness.live').waitFor();
   const chart = page.getByRole('img', { name: /^Messages, last hour/ });
   expect(await chart.getAttribute('aria-label')).toMatch(/accepted: now \d/);
@@ -89,11 +85,8 @@ for (const scheme of ['light', 'dark'] as const) {
     await page.emulateMedia({ colorScheme: scheme });
     for (const [address, title, ...asks] of PAGES) {
       if (!can(...asks)) continue;
-      await go(address, title);
-      await eventually(`${title} has loaded`, async () => {
-        const waiting = await page.getByText('Loading…').count();
-        return waiting === 0 || undefined;
-      });
+      await reader.go(address, title);
+      await reader.loaded(title);
       expect(await page.locator('main .notice.bad').allTextContents(), title).toEqual([]);
       expect(await violations(page), `${title} in ${scheme}`).toEqual([]);
       await picture(page, `${address.replace('/', '-')}-${scheme}`);
@@ -104,9 +97,9 @@ for (const scheme of ['light', 'dark'] as const) {
 test('on a phone nothing is wider than the screen', async () => {
   await page.setViewportSize({ width: 375, height: 720 });
   for (const [address, title] of PAGES) {
-    await go(address, title);
-    const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    expect(wider, title).toBeLessThanOrEqual(0);
+    await reader.go(address, title);
+    await reader.loaded(title);
+    await reader.fits(title);
     await picture(page, `${address.replace('/', '-')}-phone`);
   }
   await page.setViewportSize({ width: 1280, height: 800 });
@@ -114,7 +107,7 @@ test('on a phone nothing is wider than the screen', async () => {
 
 test('the tree can be walked by keys', async (context) => {
   if (!can('/actors/tree')) context.skip();
-  await go('actors', 'Actors');
+  await reader.go('actors', 'Actors');
   const tree = page.getByRole('tree');
   await tree.focus();
   await page.getByRole('treeitem').nth(1).waitFor();
@@ -143,7 +136,9 @@ test('a crash is seen: the row flashes, the panel tells the panic with its backt
   const row = page.getByRole('treeitem', { name: /victim/ });
   await row.waitFor();
   await server.api('POST', '/faults/panic', { target: 'session', user: 'victim' });
-  await page.locator('.row.flash', { hasText: 'victim' }).waitFor();
+  await eventually('the row flashes', async () => {
+    return (await seen(page)).flashed.some((row) => row.includes('victim')) || undefined;
+  });
   await picture(page, 'crash');
   await panel.getByRole('heading', { name: 'Last crash' }).waitFor();
   await panel.getByText('Backtrace', { exact: true }).click();
@@ -162,27 +157,27 @@ test('an actor is restarted from the page, and its sockets stay', async (context
   expect(await violations(page)).toEqual([]);
   await dialog.getByLabel(/Reason/).fill('to see what happens');
   await dialog.getByRole('button', { name: 'Restart' }).click();
-  await told(/told to restart/);
+  await reader.told(/told to restart/);
   await eventually('the next generation', async () => (await panel.textContent())?.includes('generation3') || undefined);
   expect(victim.closed).toBe(false);
   await page.keyboard.press('Escape');
 });
 
 test('a user is found, disconnected, disabled and enabled', async () => {
-  await go('users', 'Users');
+  await reader.go('users', 'Users');
   await page.getByLabel('Find a user').fill('vict');
   await page.getByRole('link', { name: 'victim' }).click();
   await page.getByRole('heading', { level: 1, name: 'victim' }).waitFor();
   await page.getByText('connected', { exact: true }).first().waitFor();
   await picture(page, 'user');
   await page.getByRole('button', { name: 'Disconnect phone' }).click();
-  await told(/1 connections? of phone closed/);
+  await reader.told(/1 connections? of phone closed/);
   await eventually('the device is gone', () => victim.closed || undefined);
   await page.getByRole('button', { name: 'Disable' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Disable' }).click();
-  await told('victim is disabled.');
+  await reader.told('victim is disabled.');
   await page.getByRole('button', { name: 'Enable' }).click();
-  await told('victim is enabled.');
+  await reader.told('victim is enabled.');
 });
 
 test('a dead letter is looked at and replayed', async () => {
@@ -191,7 +186,7 @@ test('a dead letter is looked at and replayed', async () => {
   const id = newId();
   await server.api('POST', '/faults/panic', { target: 'session', user: 'bob', on_id: id });
   await alice.send(id, 'bob', { poison: 'ivy' });
-  await go('dead-letters', 'Dead letters');
+  await reader.go('dead-letters', 'Dead letters');
   await page.getByRole('link', { name: 'bob' }).waitFor();
   await picture(page, 'dead-letter');
   await page.getByRole('button', { name: '1', exact: true }).click();
@@ -205,12 +200,12 @@ test('a dead letter is looked at and replayed', async () => {
     return !connected || undefined;
   });
   await page.getByRole('button', { name: 'Replay dead letter 1' }).click();
-  await told(/is back in bob/);
+  await reader.told(/is back in bob/);
   await page.getByText('There are none.').waitFor();
 });
 
 test('what was done is in the audit log', async () => {
-  await go('audit', 'Audit');
+  await reader.go('audit', 'Audit');
   const restarts = can('/actors/{id}/restart') ? ['actors.restart'] : [];
   for (const action of ['session.open', 'users.disconnect', 'dead_letters.replay', ...restarts]) {
     await page.getByRole('rowheader', { name: action, exact: true }).first().waitFor();
@@ -220,7 +215,7 @@ test('what was done is in the audit log', async () => {
 
 test('a backup is made while the node serves', async (context) => {
   if (!can('/node/backups')) context.skip();
-  await go('maintenance', 'Maintenance');
+  await reader.go('maintenance', 'Maintenance');
   await page.getByLabel('Name').fill('before-lunch');
   await page.getByRole('button', { name: 'Back up now' }).click();
   const row = page.getByRole('row', { name: /before-lunch/ });
@@ -229,7 +224,7 @@ test('a backup is made while the node serves', async (context) => {
 
 test('the node is drained and taken back', async (context) => {
   if (!can('/node/drain')) context.skip();
-  await go('maintenance', 'Maintenance');
+  await reader.go('maintenance', 'Maintenance');
   await page.getByRole('button', { name: 'Drain', exact: true }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Drain' }).click();
   await page.getByText('drained', { exact: true }).waitFor();
@@ -256,10 +251,20 @@ test('a viewer sees all and can do nothing; a revoked token ends its session', a
     role: 'viewer',
     ttl_s: 600,
   });
-  await signIn(made.token);
-  await go('user/bob', 'bob');
-  await page.getByRole('button', { name: 'Revoke all tokens' }).waitFor();
-  expect(await page.getByRole('button', { name: 'Revoke all tokens' }).isDisabled()).toBe(true);
+  await reader.signIn(made.token);
+  await reader.go('user/bob', 'bob');
+  const revoke = page.getByRole('button', { name: 'Revoke all tokens' });
+  await revoke.waitFor();
+  expect(await revoke.isDisabled()).toBe(true);
+  // It can be reached by keys, and says why it does nothing.
+  await revoke.focus();
+  await page.keyboard.press('Enter');
+  await reader.told('This takes the role operator; yours is viewer.');
+  expect(await page.getByRole('dialog').count()).toBe(0);
+  expect(await violations(page)).toEqual([]);
+  await reader.go('admin-tokens', 'Admin tokens');
+  await page.getByText('This takes the role admin; yours is viewer.').waitFor();
+  expect(await page.getByRole('table').count()).toBe(0);
   await server.api('DELETE', `/admin-tokens/${made.id}`);
   await page.getByText('The session has ended.').waitFor();
 });

@@ -87,6 +87,11 @@ export class Server {
   async device(user: string, device: string): Promise<Device> {
     await this.api('POST', '/users', { user });
     const { token } = await this.api<{ token: string }>('POST', `/users/${user}/tokens`, { device });
+    return this.connect(token, device);
+  }
+
+  /** Whoever has this token. */
+  async connect(token: string, device: string): Promise<Device> {
     const socket = new WebSocket(`ws://${this.#listen}/v1/ws`);
     const connected = new Device(socket);
     await new Promise((done, failed) => socket.once('open', done).once('error', failed));

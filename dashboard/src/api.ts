@@ -35,30 +35,41 @@ export function whenSignedOut(then: () => void) {
   onSignedOut = then;
 }
 
-async function call(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<unknown> {
-  const headers: Record<string, string> = { Accept: 'application/json' };
+interface Sent {
+  body?: BodyInit;
+  kind?: string;
+  signal?: AbortSignal | undefined;
+}
+
+const json = (body: unknown): Sent => ({ body: JSON.stringify(body), kind: 'application/json' });
+
+/** Asks, and gives the answer when it is a good one. */
+async function exchange(method: string, path: string, { body, kind, signal }: Sent): Promise<Response> {
+  const headers: Record<string, string> = {};
   if (method !== 'GET') headers['X-CSRF-Token'] = csrf;
-  if (body !== undefined) headers['Content-Type'] = 'application/json';
+  if (kind !== undefined) headers['Content-Type'] = kind;
   let answer: Response;
   try {
     answer = await fetch(BASE + path, {
       method,
       headers,
       credentials: 'same-origin',
-      body: body === undefined ? null : JSON.stringify(body),
+      body: body ?? null,
       signal: signal ?? null,
     });
   } catch (error) {
     if (error instanceof DOMException && error.name === 'AbortError') throw error;
     throw new Refused(0, 'unreachable', 'The node does not answer. Is it running?');
   }
-  const text = await answer.text();
-  if (!answer.ok) {
-    const problem = parse(text) as { code?: string; detail?: string } | undefined;
-    if (answer.status === 401 && path !== '/session') onSignedOut();
-    const detail = problem?.detail ?? `The node answered ${answer.status}.`;
-    throw new Refused(answer.status, problem?.code ?? 'unknown', detail);
-  }
+  if (answer.ok) return answer;
+  const problem = parse(await answer.text()) as { code?: string; detail?: string } | undefined;
+  if (answer.status === 401 && path !== '/session') onSignedOut();
+  const detail = problem?.detail ?? `The node answered ${answer.status}.`;
+  throw new Refused(answer.status, problem?.code ?? 'unknown', detail);
+}
+
+async function call(method: string, path: string, sent: Sent = {}): Promise<unknown> {
+  const text = await (await exchange(method, path, sent)).text();
   return text === '' ? undefined : parse(text);
 }
 
@@ -70,11 +81,28 @@ function parse(text: string): unknown {
   }
 }
 
-export const get = <T>(path: string, signal?: AbortSignal) => call('GET', path, undefined, signal) as Promise<T>;
-export const post = <T>(path: string, body: unknown = {}) => call('POST', path, body) as Promise<T>;
-export const put = <T>(path: string, body: unknown) => call('PUT', path, body) as Promise<T>;
-export const patch = <T>(path: string, body: unknown) => call('PATCH', path, body) as Promise<T>;
+export const get = <T>(path: string, signal?: AbortSignal) => call('GET', path, { signal }) as Promise<T>;
+export const post = <T>(path: string, body: unknown = {}) => call('POST', path, json(body)) as Promise<T>;
+export const put = <T>(path: string, body: unknown) => call('PUT', path, json(body)) as Promise<T>;
+export const patch = <T>(path: string, body: unknown) => call('PATCH', path, json(body)) as Promise<T>;
 export const remove = (path: string) => call('DELETE', path);
+
+/** Makes something; whether it is new, or was there already. */
+export async function create(path: string, body: unknown): Promise<boolean> {
+  return (await exchange('POST', path, json(body))).status === 201;
+}
+/** What there is, as a file. */
+export async function download(path: string): Promise<Blob> {
+  const answer = await exchange('GET', path, {});
+  try {
+    return await answer.blob();
+  } catch {
+    throw new Refused(0, 'cut_off', 'The node broke off before everything was there.');
+  }
+}
+/** Sends a file of lines. */
+export const upload = <T>(path: string, file: Blob) =>
+  call('POST', path, { body: file, kind: 'application/x-ndjson' }) as Promise<T>;
 
 /** Who is signed in; `null` when nobody is. */
 export async function session(): Promise<Session | null> {

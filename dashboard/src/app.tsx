@@ -4,9 +4,12 @@ import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
 import { session as ask, signOut, whenSignedOut, type Session } from './api';
 import { useFeed, type Feed } from './events';
 import { explain } from './hooks';
+import { SessionContext, TellContext } from './context';
 import { Actors } from './pages/actors';
+import { AdminTokens } from './pages/admin-tokens';
 import { Audit } from './pages/audit';
 import { DeadLetters } from './pages/dead-letters';
+import { Mailboxes } from './pages/mailboxes';
 import { Maintenance } from './pages/maintenance';
 import { Node } from './pages/node';
 import { Overview } from './pages/overview';
@@ -15,16 +18,17 @@ import { UserPage } from './pages/user';
 import { Users } from './pages/users';
 import { link, usePlace, type Place } from './router';
 import { applyTheme, nextTheme, storedTheme, type Theme } from './theme';
-import { SessionContext, TellContext } from './ui';
 
 const PAGES: readonly { page: string; title: string }[] = [
   { page: 'overview', title: 'Overview' },
   { page: 'actors', title: 'Actors' },
   { page: 'users', title: 'Users' },
+  { page: 'mailboxes', title: 'Mailboxes' },
   { page: 'dead-letters', title: 'Dead letters' },
   { page: 'audit', title: 'Audit' },
   { page: 'node', title: 'Configuration' },
   { page: 'maintenance', title: 'Maintenance' },
+  { page: 'admin-tokens', title: 'Admin tokens' },
 ];
 
 export function App() {
@@ -78,6 +82,7 @@ function Frame({ session, leave }: { session: Session; leave: () => void }) {
   const [told, setTold] = useState<Told | null>(null);
   const [theme, setTheme] = useState<Theme>(storedTheme);
   const main = useRef<HTMLElement>(null);
+  const pages = useRef<HTMLElement>(null);
   const tell = useCallback((text: string, bad = false) => {
     setTold((last) => ({ text, bad, number: (last?.number ?? 0) + 1 }));
   }, []);
@@ -98,6 +103,8 @@ function Frame({ session, leave }: { session: Session; leave: () => void }) {
       scrollTo(0, 0);
     }
     first.current = false;
+    // Where there is room for some of the names only, this one is among them.
+    pages.current?.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
   }, [title, place.page]);
   const turn = () => {
     const next = nextTheme(theme);
@@ -114,7 +121,7 @@ function Frame({ session, leave }: { session: Session; leave: () => void }) {
           <img src="./icon.svg" alt="" width="28" height="28" />
           Stonechat
         </a>
-        <nav aria-label="Pages">
+        <nav aria-label="Pages" ref={pages}>
           <ul>
             {PAGES.map(({ page, title: name }) => (
               <li key={page}>
@@ -169,10 +176,12 @@ const ROUTES: Record<string, FunctionComponent<{ place: Place; feed: Feed }>> = 
   actors: Actors,
   users: Users,
   user: UserPage,
+  mailboxes: Mailboxes,
   'dead-letters': DeadLetters,
   audit: Audit,
   node: Node,
   maintenance: Maintenance,
+  'admin-tokens': AdminTokens,
 };
 
 function Page({ place, feed }: { place: Place; feed: Feed }) {

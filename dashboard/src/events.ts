@@ -1,5 +1,6 @@
 // What the node tells while it happens: the stream of events, and what the pages keep of it.
 import { useEffect, useReducer } from 'preact/hooks';
+import { get, query } from './api';
 
 /** Kinds the server sends; each is a kind of event of its own to the browser as well. */
 export const KINDS = [
@@ -44,6 +45,8 @@ export const EMPTY: Feed = {
 };
 
 const KEPT_MAX = 200;
+/** A stream that was refused is asked for again after this. */
+const AGAIN_MS = 10_000;
 /** For how long a restart is shown. */
 export const FLASH_MS = 2_500;
 
@@ -107,23 +110,40 @@ export function sentence(event: Happening): string {
   return [who, detail].filter((part) => part !== null && part !== '').join(': ');
 }
 
-/** The live feed; the browser reconnects by itself and says where it stopped. */
+/** The live feed, which goes on where it was when it was interrupted. */
 export function useFeed(kinds?: readonly Kind[]): Feed {
   const [feed, step] = useReducer(reduce, EMPTY);
   const wanted = kinds?.join(',') ?? '';
   useEffect(() => {
-    const filter = wanted === '' ? '' : `?kinds=${wanted}`;
-    const source = new EventSource(`/admin/v1/events${filter}`);
-    source.onopen = () => step({ type: 'opened' });
-    source.onerror = () => step({ type: 'lost' });
-    for (const kind of KINDS) {
-      source.addEventListener(kind, (message: MessageEvent<string>) => {
-        const now_ms = Date.now();
-        const event = parse(kind, message.lastEventId, message.data, now_ms);
-        if (event !== null) step({ type: 'happened', event, now_ms });
-      });
-    }
-    return () => source.close();
+    let source: EventSource;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let last_id: number | null = null;
+    const open = () => {
+      source = new EventSource(`/admin/v1/events${query({ kinds: wanted, after: last_id })}`);
+      source.onopen = () => step({ type: 'opened' });
+      source.onerror = () => {
+        step({ type: 'lost' });
+        if (source.readyState !== EventSource.CLOSED) return;
+        // The browser comes back from a broken connection, but not from a refusal: there may be too many
+        // streams, or nobody is signed in any more, which asking for anything else tells.
+        get('/whoami').catch(() => undefined);
+        timer = setTimeout(open, AGAIN_MS);
+      };
+      for (const kind of KINDS) {
+        source.addEventListener(kind, (message: MessageEvent<string>) => {
+          const now_ms = Date.now();
+          const event = parse(kind, message.lastEventId, message.data, now_ms);
+          if (event === null) return;
+          if (event.id > 0) last_id = event.id;
+          step({ type: 'happened', event, now_ms });
+        });
+      }
+    };
+    open();
+    return () => {
+      source.close();
+      clearTimeout(timer);
+    };
   }, [wanted]);
   return feed;
 }

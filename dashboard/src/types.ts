@@ -13,6 +13,8 @@ export interface NodeAnswer {
   panics: number;
   store: Record<string, number>;
   build?: Record<string, string | null>;
+  /** The nearest first. */
+  limits: Limit[];
 }
 
 export interface HistoryAnswer {
@@ -95,7 +97,33 @@ export interface UserAnswer extends User {
   devices: UserDevice[];
   mailbox: Record<string, number>;
   connections?: { device: string; peer?: string | null; since_ms?: number }[];
-  limits?: Record<string, number | null> | null;
+  limits?: UserLimits | null;
+}
+
+/** What holds for one user; `null`: as for everybody. */
+export interface UserLimits {
+  messages_per_s: number | null;
+  mailbox_messages_max: number | null;
+  mailbox_bytes_max: number | null;
+}
+
+/** A mailbox without its messages. */
+export interface Mailbox {
+  depth: number;
+  bytes: number;
+  oldest_ms: number | null;
+  newest_seq: number;
+}
+
+export interface AdminToken {
+  id: string;
+  name: string;
+  role: string;
+  scope: string[] | null;
+  created_ms: number;
+  expires_ms: number;
+  revoked_ms: number | null;
+  good: boolean;
 }
 
 export interface DeadLetter {
@@ -125,9 +153,9 @@ export interface AuditEntry {
 
 export interface Limit {
   name: string;
-  used: number | null;
-  max: number | null;
-  share: number | null;
+  used: number;
+  max: number;
+  share: number;
 }
 
 export interface ConfigEntry {

@@ -1,14 +1,8 @@
-// Small parts that pages are made of. They know nothing of what they show.
-import { createContext, type ComponentChildren } from 'preact';
-import { useContext, useEffect, useId, useRef, useState } from 'preact/hooks';
-import { may, type Role, type Session } from './api';
-import { explain, useNow } from './hooks';
+// Small parts that pages are made of. They know nothing of what they show and change nothing.
+import type { ComponentChildren } from 'preact';
+import { useId, useState } from 'preact/hooks';
+import { useNow } from './hooks';
 import { ago, moment } from './format';
-
-/** Who is signed in. */
-export const SessionContext = createContext<Session>({ csrf: '', name: '', role: 'viewer' });
-/** Tells the reader how something went. */
-export const TellContext = createContext<(text: string, bad?: boolean) => void>(() => undefined);
 
 export type Tone = 'good' | 'info' | 'warn' | 'bad' | 'plain';
 
@@ -53,15 +47,27 @@ export function When({ at }: { at: number | null | undefined }) {
   );
 }
 
-interface TableProps {
-  caption: string;
-  head: readonly string[];
-  children: ComponentChildren;
-  /** What to say instead of rows. */
-  empty?: string | false;
+/** What stands in one column of a table. */
+export interface Column<T> {
+  head: string;
+  cell: (row: T) => ComponentChildren;
+  /** Figures stand at the right. */
+  number?: boolean;
+  /** Names the row. */
+  header?: boolean;
+  class?: string;
 }
 
-export function Table({ caption, head, children, empty }: TableProps) {
+interface TableProps<T> {
+  caption: string;
+  columns: readonly Column<T>[];
+  rows: readonly T[];
+  name: (row: T) => string | number;
+  /** What to say instead of rows. */
+  empty?: string;
+}
+
+export function Table<T>({ caption, columns, rows, name, empty }: TableProps<T>) {
   return (
     // Scrolls sideways on a narrow screen, so keys must reach it.
     <div class="scroll" tabIndex={0} role="region" aria-label={caption}>
@@ -69,162 +75,97 @@ export function Table({ caption, head, children, empty }: TableProps) {
         <caption class="hidden">{caption}</caption>
         <thead>
           <tr>
-            {head.map((name) => (
-              <th key={name} scope="col" class={name.endsWith('#') ? 'number' : ''}>
-                {name.replace('#', '')}
+            {columns.map((column) => (
+              <th key={column.head} scope="col" class={column.number ? 'number' : ''}>
+                {column.head}
               </th>
             ))}
           </tr>
         </thead>
-        <tbody>{children}</tbody>
+        <tbody>
+          {rows.map((row) => (
+            <tr key={name(row)}>
+              {columns.map((column) => {
+                const look = [column.number && 'number', column.class].filter(Boolean).join(' ');
+                return column.header ? (
+                  <th key={column.head} scope="row" class={look}>
+                    {column.cell(row)}
+                  </th>
+                ) : (
+                  <td key={column.head} class={look}>
+                    {column.cell(row)}
+                  </td>
+                );
+              })}
+            </tr>
+          ))}
+        </tbody>
       </table>
-      {empty && <p class="faint empty">{empty}</p>}
+      {rows.length === 0 && empty !== undefined && <p class="faint empty">{empty}</p>}
     </div>
   );
 }
 
-interface ActionProps {
-  label: string;
-  /** The role it takes. */
-  needs: Role;
-  run: (reason: string) => Promise<string | undefined>;
-  /** What is asked before it is done; without it nothing is asked. */
-  confirm?: string;
-  /** Whether a reason is asked for as well, and whether it must be given. */
-  reason?: 'optional' | 'required';
-  danger?: boolean;
-  disabled?: boolean;
-  /** What it is done to, for those who hear the page and not see it. */
-  about?: string;
+/** Where a reader is in a list that the server gives page by page. */
+export interface Pages {
+  /** Where the page begins, as the server named it. */
+  after: string | undefined;
+  /** Whether it is the first. */
+  first: boolean;
+  back: () => void;
+  on: (next: string) => void;
+  /** Begins again, for another list. */
+  reset: () => void;
 }
 
-/** A button that does something on the server and says how it went. */
-export function Action(props: ActionProps) {
-  const session = useContext(SessionContext);
-  const tell = useContext(TellContext);
-  const [busy, setBusy] = useState(false);
-  const [asking, setAsking] = useState(false);
-  const allowed = may(session.role, props.needs);
-  const run = async (reason: string) => {
-    setBusy(true);
-    try {
-      const said = await props.run(reason);
-      if (said !== undefined) tell(said);
-    } catch (failure) {
-      tell(explain(failure), true);
-    } finally {
-      setBusy(false);
-    }
+export function usePages(): Pages {
+  /** Where each page looked at so far began. */
+  const [starts, setStarts] = useState<readonly string[]>([]);
+  return {
+    after: starts.at(-1),
+    first: starts.length === 0,
+    back: () => setStarts(starts.slice(0, -1)),
+    on: (next) => setStarts([...starts, next]),
+    reset: () => setStarts([]),
   };
-  const label = props.about === undefined ? undefined : `${props.label} ${props.about}`;
+}
+
+interface PagerProps {
+  pages: Pages;
+  /** What the server gave as the beginning of the next page. */
+  next: string | null;
+  names?: readonly [string, string];
+}
+
+export function Pager({ pages, next, names: [back, on] = ['Previous', 'Next'] }: PagerProps) {
+  if (pages.first && next === null) return null;
   return (
-    <>
-      <button
-        type="button"
-        class={props.danger ? 'danger' : ''}
-        disabled={busy || !allowed || props.disabled === true}
-        title={allowed ? undefined : `This takes the role ${props.needs}; yours is ${session.role}.`}
-        aria-label={label}
-        onClick={() => (props.confirm === undefined ? void run('') : setAsking(true))}
-      >
-        {busy ? `${props.label}…` : props.label}
+    <p class="buttons">
+      <button type="button" disabled={pages.first} onClick={pages.back}>
+        {back}
       </button>
-      {asking && props.confirm !== undefined && (
-        <Question
-          title={label ?? props.label}
-          text={props.confirm}
-          verb={props.label}
-          reason={props.reason}
-          danger={props.danger === true}
-          close={() => setAsking(false)}
-          yes={(reason) => {
-            setAsking(false);
-            void run(reason);
-          }}
-        />
-      )}
-    </>
+      <button type="button" disabled={next === null} onClick={() => next !== null && pages.on(next)}>
+        {on}
+      </button>
+    </p>
   );
 }
 
-interface QuestionProps {
-  title: string;
-  text: string;
-  verb: string;
-  reason: 'optional' | 'required' | undefined;
-  danger: boolean;
-  yes: (reason: string) => void;
-  close: () => void;
-}
-
-function Question({ title, text, verb, reason, danger, yes, close }: QuestionProps) {
-  const [given, setGiven] = useState('');
-  const id = useId();
+/** One of a few: which list, in which order. */
+export function Choice<T extends string>(props: {
+  label: string;
+  choices: readonly (readonly [T, string])[];
+  chosen: T;
+  choose: (value: T) => void;
+}) {
   return (
-    <Dialog title={title} close={close}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          yes(given.trim());
-        }}
-      >
-        <p>{text}</p>
-        {reason && (
-          <p>
-            <label for={id}>Reason{reason === 'optional' && ' (optional)'}, for the audit log</label>
-            <input
-              id={id}
-              value={given}
-              required={reason === 'required'}
-              maxLength={200}
-              onInput={(event) => setGiven(event.currentTarget.value)}
-            />
-          </p>
-        )}
-        <p class="buttons">
-          <button type="submit" class={danger ? 'danger solid' : 'solid'}>
-            {verb}
-          </button>
-          <button type="button" onClick={close}>
-            Cancel
-          </button>
-        </p>
-      </form>
-    </Dialog>
-  );
-}
-
-/** A window above the page. The browser keeps the focus in it and closes it by Escape. */
-export function Dialog(props: { title: string; close: () => void; children: ComponentChildren; side?: boolean }) {
-  const element = useRef<HTMLDialogElement>(null);
-  const id = useId();
-  useEffect(() => {
-    const dialog = element.current;
-    if (dialog && !dialog.open) dialog.showModal();
-    return () => dialog?.close();
-  }, []);
-  return (
-    <dialog
-      ref={element}
-      class={props.side ? 'side' : ''}
-      aria-labelledby={id}
-      onCancel={(event) => {
-        event.preventDefault();
-        props.close();
-      }}
-      // A click beside it lands on the dialog itself, one in it on what it holds.
-      onClick={(event) => event.target === element.current && props.close()}
-    >
-      <div class="sheet">
-        <header>
-          <h2 id={id}>{props.title}</h2>
-          <button type="button" class="quiet" aria-label="Close" onClick={props.close}>
-            ✕
-          </button>
-        </header>
-        {props.children}
-      </div>
-    </dialog>
+    <span class="choice" role="group" aria-label={props.label}>
+      {props.choices.map(([value, name]) => (
+        <button key={value} type="button" aria-pressed={props.chosen === value} onClick={() => props.choose(value)}>
+          {name}
+        </button>
+      ))}
+    </span>
   );
 }
 
@@ -264,5 +205,15 @@ export function Search(props: { label: string; value: string; change: (text: str
         onInput={(event) => props.change(event.currentTarget.value)}
       />
     </span>
+  );
+}
+
+/** A box to tick. */
+export function Check(props: { label: ComponentChildren; checked: boolean; change: (checked: boolean) => void }) {
+  return (
+    <label class="check">
+      <input type="checkbox" checked={props.checked} onChange={(event) => props.change(event.currentTarget.checked)} />
+      {props.label}
+    </label>
   );
 }

@@ -1,5 +1,6 @@
 // One actor, beside the tree: how it does, what it holds, why it crashed; restart or stop it and watch.
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
+import { Action } from '../actions';
 import { get, post } from '../api';
 import { Chart } from '../chart';
 import { actorOf, type Feed } from '../events';
@@ -8,7 +9,7 @@ import { usePolled } from '../hooks';
 import { link } from '../router';
 import { health } from '../tree';
 import type { ActorAnswer, Crash } from '../types';
-import { Action, Badge, Facts, Notice, Waiting, type Tone } from '../ui';
+import { Badge, Facts, Notice, Waiting, type Tone } from '../ui';
 import { Recent } from './overview';
 
 const TONES: Record<ReturnType<typeof health>, Tone> = {

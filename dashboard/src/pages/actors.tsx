@@ -8,7 +8,7 @@ import { link, type Place } from '../router';
 import { health, HEALTHS, NO_FOREST, plant, reborn, type Forest } from '../tree';
 import { TreeList } from '../tree-list';
 import type { Actor, TreeAnswer } from '../types';
-import { Badge, Notice, Search, Waiting } from '../ui';
+import { Badge, Choice, Notice, Search, Waiting } from '../ui';
 import { ActorPanel, userOf } from './actor';
 
 interface Answer {
@@ -49,7 +49,7 @@ export function Actors({ place, feed }: { place: Place; feed: Feed }) {
   /** Supervisors with many children that were opened, and how many of them are wanted. */
   const [wanted, setWanted] = useState<ReadonlyMap<number, number>>(new Map());
   const [q, setQ] = useState('');
-  const [sort, setSort] = useState('');
+  const [sort, setSort] = useState<(typeof SORTS)[number][0]>('');
   const [problem, setProblem] = useState<string | null>(null);
   const search = useSettled(q.trim());
   const flat = search !== '' || sort !== '';
@@ -124,13 +124,7 @@ export function Actors({ place, feed }: { place: Place; feed: Feed }) {
       <h1>Actors</h1>
       <form class="line filters" role="search" onSubmit={(event) => event.preventDefault()}>
         <Search label="Find an actor" value={q} change={setQ} />
-        <span class="choice" role="group" aria-label="Order">
-          {SORTS.map(([value, name]) => (
-            <button key={value} type="button" aria-pressed={sort === value} onClick={() => setSort(value)}>
-              {name}
-            </button>
-          ))}
-        </span>
+        <Choice label="Order" choices={SORTS} chosen={sort} choose={setSort} />
       </form>
       {forest && <Census forest={forest} />}
       {problem !== null && <Notice tone="bad">{problem}</Notice>}

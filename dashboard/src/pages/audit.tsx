@@ -4,17 +4,17 @@ import { get, query } from '../api';
 import { moment } from '../format';
 import { usePolled } from '../hooks';
 import type { AuditEntry } from '../types';
-import { Badge, Search, Table, Waiting } from '../ui';
+import { Badge, Pager, Search, Table, usePages, Waiting } from '../ui';
 
 interface Answer {
   entries: AuditEntry[];
-  next: string | number | null;
+  next: string | null;
 }
 
 export function Audit() {
-  const [starts, setStarts] = useState<(string | number)[]>([]);
+  const pages = usePages();
   const [q, setQ] = useState('');
-  const after = starts.at(-1);
+  const { after } = pages;
   const ask = useCallback(
     (signal: AbortSignal) => get<Answer>(`/audit${query({ after, limit: 200 })}`, signal),
     [after],
@@ -36,37 +36,30 @@ export function Audit() {
         <>
           <Table
             caption="Audit log, newest first"
-            head={['When', 'Who', 'From', 'Action', 'Target', 'Outcome', 'Reason']}
-            empty={shown.length === 0 && 'Nothing was changed.'}
-          >
-            {shown.map((entry) => (
-              <tr key={entry.number}>
-                <td>{moment(entry.at_ms)}</td>
-                <td>
-                  {entry.who} <small class="faint">{entry.role}</small>
-                </td>
-                <td>{entry.from ?? '–'}</td>
-                <th scope="row">{entry.action}</th>
-                <td>{entry.target ?? '–'}</td>
-                <td>
-                  <Badge tone={entry.outcome === 'ok' ? 'good' : 'bad'}>{entry.outcome}</Badge>
-                </td>
-                <td>{entry.reason ?? ''}</td>
-              </tr>
-            ))}
-          </Table>
-          <p class="buttons">
-            <button type="button" disabled={starts.length === 0} onClick={() => setStarts(starts.slice(0, -1))}>
-              Newer
-            </button>
-            <button
-              type="button"
-              disabled={data.next === null}
-              onClick={() => data.next !== null && setStarts([...starts, data.next])}
-            >
-              Older
-            </button>
-          </p>
+            columns={[
+              { head: 'When', cell: (entry) => moment(entry.at_ms) },
+              {
+                head: 'Who',
+                cell: (entry) => (
+                  <>
+                    {entry.who} <small class="faint">{entry.role}</small>
+                  </>
+                ),
+              },
+              { head: 'From', cell: (entry) => entry.from ?? '–' },
+              { head: 'Action', header: true, cell: (entry) => entry.action },
+              { head: 'Target', cell: (entry) => entry.target ?? '–' },
+              {
+                head: 'Outcome',
+                cell: ({ outcome }) => <Badge tone={outcome === 'ok' ? 'good' : 'bad'}>{outcome}</Badge>,
+              },
+              { head: 'Reason', class: 'why', cell: (entry) => entry.reason },
+            ]}
+            rows={shown}
+            name={(entry) => entry.number}
+            empty="Nothing was changed."
+          />
+          <Pager pages={pages} next={data.next} names={['Newer', 'Older']} />
         </>
       ) : (
         <Waiting error={error} />

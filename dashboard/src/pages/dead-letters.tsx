@@ -1,11 +1,13 @@
 // Messages whose handling kept failing: look at them, put them back, throw them away.
 import { useCallback, useState } from 'preact/hooks';
+import { Action } from '../actions';
 import { get, post, query, remove } from '../api';
+import { Dialog } from '../dialog';
 import { bytes, moment } from '../format';
 import { usePolled } from '../hooks';
 import { link } from '../router';
 import type { DeadLetter } from '../types';
-import { Action, Dialog, Facts, Table, Waiting, When } from '../ui';
+import { Facts, Pager, Table, usePages, Waiting, When } from '../ui';
 
 interface Answer {
   dead_letters: DeadLetter[];
@@ -13,9 +15,9 @@ interface Answer {
 }
 
 export function DeadLetters() {
-  const [starts, setStarts] = useState<string[]>([]);
+  const pages = usePages();
   const [shown, setShown] = useState<number | null>(null);
-  const after = starts.at(-1);
+  const { after } = pages;
   const ask = useCallback(
     (signal: AbortSignal) => get<Answer>(`/dead-letters${query({ after, limit: 100 })}`, signal),
     [after],
@@ -39,8 +41,9 @@ export function DeadLetters() {
         needs="operator"
         danger
         confirm={`The message to ${letter.user} is gone for good. This cannot be undone.`}
-        run={async () => {
-          await remove(`/dead-letters/${letter.number}`);
+        reason="required"
+        run={async (reason) => {
+          await remove(`/dead-letters/${letter.number}${query({ reason })}`);
           then();
           return `Dead letter ${letter.number} is discarded.`;
         }}
@@ -58,43 +61,29 @@ export function DeadLetters() {
         <>
           <Table
             caption="Dead letters"
-            head={['Number#', 'To', 'From', 'Died', 'Size#', 'Why', 'Actions']}
-            empty={data.dead_letters.length === 0 && 'There are none.'}
-          >
-            {data.dead_letters.map((letter) => (
-              <tr key={letter.number}>
-                <th scope="row" class="number">
-                  <button type="button" class="as-link" onClick={() => setShown(letter.number)}>
-                    {letter.number}
+            columns={[
+              {
+                head: 'Number',
+                header: true,
+                number: true,
+                cell: ({ number }) => (
+                  <button type="button" class="as-link" onClick={() => setShown(number)}>
+                    {number}
                   </button>
-                </th>
-                <td>
-                  <a href={link('user', letter.user)}>{letter.user}</a>
-                </td>
-                <td>
-                  {letter.from.user}/{letter.from.device}
-                </td>
-                <td>
-                  <When at={letter.dead_ms} />
-                </td>
-                <td class="number">{bytes(letter.body_bytes)}</td>
-                <td class="why">{letter.reason}</td>
-                <td>{actions(letter, again)}</td>
-              </tr>
-            ))}
-          </Table>
-          <p class="buttons">
-            <button type="button" disabled={starts.length === 0} onClick={() => setStarts(starts.slice(0, -1))}>
-              Previous
-            </button>
-            <button
-              type="button"
-              disabled={data.next === null}
-              onClick={() => data.next !== null && setStarts([...starts, data.next])}
-            >
-              Next
-            </button>
-          </p>
+                ),
+              },
+              { head: 'To', cell: ({ user }) => <a href={link('user', user)}>{user}</a> },
+              { head: 'From', cell: ({ from }) => `${from.user}/${from.device}` },
+              { head: 'Died', cell: (letter) => <When at={letter.dead_ms} /> },
+              { head: 'Size', number: true, cell: (letter) => bytes(letter.body_bytes) },
+              { head: 'Why', class: 'why', cell: (letter) => letter.reason },
+              { head: 'Actions', cell: (letter) => actions(letter, again) },
+            ]}
+            rows={data.dead_letters}
+            name={(letter) => letter.number}
+            empty="There are none."
+          />
+          <Pager pages={pages} next={data.next} />
         </>
       ) : (
         <Waiting error={error} />

@@ -1,10 +1,11 @@
 // Taking the node out of service and back, and backups, both with their progress.
 import { useCallback, useId, useState } from 'preact/hooks';
+import { Action } from '../actions';
 import { get, post } from '../api';
 import { bytes, count, duration, figure, label } from '../format';
 import { useNow, usePolled } from '../hooks';
 import type { Backup, Drain } from '../types';
-import { Action, Badge, Facts, Notice, Table, Waiting, When, type Tone } from '../ui';
+import { Badge, Facts, Notice, Table, Waiting, When, type Tone } from '../ui';
 
 export function Maintenance() {
   return (
@@ -96,6 +97,10 @@ function Backups() {
   return (
     <section aria-labelledby="backups">
       <h2 id="backups">Backups</h2>
+      <p class="faint">
+        Files in <code>backups</code> of the data directory. <code>stonechat restore</code> makes a new data directory of
+        one; copy them to another machine.
+      </p>
       <p class="line">
         <label for={id}>Name</label>
         <input
@@ -120,25 +125,26 @@ function Backups() {
       {data ? (
         <Table
           caption="Backups"
-          head={['Name', 'State', 'Started', 'Took', 'Messages#', 'Size#']}
-          empty={data.backups.length === 0 && 'There are none in the data directory.'}
-        >
-          {data.backups.map((backup) => (
-            <tr key={backup.name}>
-              <th scope="row">{backup.name}</th>
-              <td>
-                <Badge tone={TONES[backup.state]}>{backup.state}</Badge> {backup.error}
-                {backup.state === 'running' && <progress aria-label={`Backup ${backup.name}`} />}
-              </td>
-              <td>
-                <When at={backup.started_ms} />
-              </td>
-              <td>{took(backup, now)}</td>
-              <td class="number">{count(backup.messages_count)}</td>
-              <td class="number">{bytes(backup.bytes)}</td>
-            </tr>
-          ))}
-        </Table>
+          columns={[
+            { head: 'Name', header: true, cell: (backup) => backup.name },
+            {
+              head: 'State',
+              cell: (backup) => (
+                <>
+                  <Badge tone={TONES[backup.state]}>{backup.state}</Badge> {backup.error}
+                  {backup.state === 'running' && <progress aria-label={`Backup ${backup.name}`} />}
+                </>
+              ),
+            },
+            { head: 'Finished', cell: (backup) => <When at={backup.finished_ms} /> },
+            { head: 'Took', cell: (backup) => took(backup, now) },
+            { head: 'Messages', number: true, cell: (backup) => count(backup.messages_count) },
+            { head: 'Size', number: true, cell: (backup) => bytes(backup.bytes) },
+          ]}
+          rows={data.backups}
+          name={(backup) => backup.name}
+          empty="There are none in the data directory."
+        />
       ) : (
         <Waiting error={error} />
       )}

@@ -1,10 +1,11 @@
 // What the node runs with: build, limits and how near they are, log level, every setting in force.
 import { useCallback, useId, useState } from 'preact/hooks';
+import { Action } from '../actions';
 import { get, put } from '../api';
 import { count, duration, figure, label, moment, percent, words } from '../format';
-import { usePolled } from '../hooks';
+import { useNow, usePolled } from '../hooks';
 import type { ConfigEntry, Limit, NodeAnswer } from '../types';
-import { Action, Badge, Facts, Gauge, Search, Table, Waiting } from '../ui';
+import { Badge, Facts, Gauge, Notice, Search, Table, Waiting } from '../ui';
 
 export function Node() {
   return (
@@ -49,19 +50,22 @@ function Limits() {
     <section aria-labelledby="limits">
       <h2 id="limits">Limits</h2>
       {data ? (
-        <Table caption="Limits" head={['Limit', 'Used#', 'At most#', 'Share#', '']}>
-          {data.limits.map((limit) => (
-            <tr key={limit.name}>
-              <th scope="row">{limit.name.includes('.') ? <code>{limit.name}</code> : label(limit.name)}</th>
-              <td class="number">{limit.used === null ? '–' : figure(limit.name, limit.used)}</td>
-              <td class="number">{limit.max === null ? '–' : figure(limit.name, limit.max)}</td>
-              <td class="number">{percent(limit.share)}</td>
-              <td>
-                <Gauge share={limit.share} label={words(limit.name)} />
-              </td>
-            </tr>
-          ))}
-        </Table>
+        <Table
+          caption="Limits"
+          columns={[
+            {
+              head: 'Limit',
+              header: true,
+              cell: ({ name }) => (name.includes('.') ? <code>{name}</code> : label(name)),
+            },
+            { head: 'Used', number: true, cell: ({ name, used }) => figure(name, used) },
+            { head: 'At most', number: true, cell: ({ name, max }) => figure(name, max) },
+            { head: 'Share', number: true, cell: ({ share }) => percent(share) },
+            { head: '', cell: ({ name, share }) => <Gauge share={share} label={words(name)} /> },
+          ]}
+          rows={data.limits}
+          name={(limit) => limit.name}
+        />
       ) : (
         <Waiting error={error} />
       )}
@@ -69,46 +73,88 @@ function Limits() {
   );
 }
 
+interface Log {
+  filter: string;
+  /** What will be logged again by itself, and when. */
+  back_to: string | null;
+  back_ms: number | null;
+}
+
+const WHILES = [
+  ['600', 'for 10 minutes'],
+  ['3600', 'for 1 hour'],
+  ['28800', 'for 8 hours'],
+  ['', 'until the next start'],
+] as const;
+
 function LogFilter() {
   const { data, error, again } = usePolled(
-    useCallback((signal: AbortSignal) => get<{ filter: string }>('/node/log', signal), []),
-    null,
+    useCallback((signal: AbortSignal) => get<Log>('/node/log', signal), []),
+    5_000,
   );
   const [wanted, setWanted] = useState<string | null>(null);
-  const id = useId();
+  const [for_s, setFor] = useState<(typeof WHILES)[number][0]>('600');
+  const now = useNow();
+  const [filter, time] = [useId(), useId()];
   return (
     <section aria-labelledby="log">
       <h2 id="log">Log filter</h2>
       {data ? (
-        <p class="line">
-          <label for={id} class="hidden">
-            Log filter
-          </label>
-          <input
-            id={id}
-            class="wide"
-            spellcheck={false}
-            value={wanted ?? data.filter}
-            onInput={(event) => setWanted(event.currentTarget.value)}
-          />
-          <Action
-            label="Apply"
-            about="log filter"
-            needs="operator"
-            disabled={wanted === null || wanted === data.filter}
-            run={async () => {
-              await put('/node/log', { filter: wanted });
-              setWanted(null);
-              again();
-              return 'The log filter is in force until the next start.';
-            }}
-          />
-        </p>
+        <>
+          <p class="line">
+            <label for={filter} class="hidden">
+              Log filter
+            </label>
+            <input
+              id={filter}
+              class="wide"
+              spellcheck={false}
+              value={wanted ?? data.filter}
+              onInput={(event) => setWanted(event.currentTarget.value)}
+            />
+            <label for={time} class="hidden">
+              How long
+            </label>
+            <select
+              id={time}
+              value={for_s}
+              onChange={(event) => setFor(event.currentTarget.value as typeof for_s)}
+            >
+              {WHILES.map(([value, name]) => (
+                <option key={value} value={value}>
+                  {name}
+                </option>
+              ))}
+            </select>
+            <Action
+              label="Apply"
+              about="log filter"
+              needs="operator"
+              disabled={wanted === null || wanted === data.filter}
+              run={async () => {
+                await put('/node/log', { filter: wanted, ...(for_s !== '' && { for_s: Number(for_s) }) });
+                setWanted(null);
+                again();
+                return `The log filter is in force ${WHILES.find(([value]) => value === for_s)?.[1] ?? ''}.`;
+              }}
+            />
+          </p>
+          {data.back_to !== null && data.back_ms !== null && (
+            <Notice tone="info">
+              In {duration(data.back_ms - now)} it is <code>{data.back_to}</code> again.
+            </Notice>
+          )}
+        </>
       ) : (
         <Waiting error={error} />
       )}
     </section>
   );
+}
+
+function shownValue({ masked, value }: ConfigEntry): string {
+  if (masked) return '••••••';
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
 function Configuration() {
@@ -129,19 +175,20 @@ function Configuration() {
         <Search label="Find a setting" value={q} change={setQ} />
       </div>
       {shown ? (
-        <Table caption="Settings in force" head={['Key', 'Value', 'Set by']} empty={shown.length === 0 && 'None fits.'}>
-          {shown.map((entry) => (
-            <tr key={entry.key}>
-              <th scope="row">
-                <code>{entry.key}</code>
-              </th>
-              <td>
-                <code>{entry.masked ? '••••••' : typeof entry.value === 'string' ? entry.value : JSON.stringify(entry.value)}</code>
-              </td>
-              <td>{entry.source === 'default' ? 'default' : <Badge tone="info">{entry.source}</Badge>}</td>
-            </tr>
-          ))}
-        </Table>
+        <Table
+          caption="Settings in force"
+          columns={[
+            { head: 'Key', header: true, cell: ({ key }) => <code>{key}</code> },
+            { head: 'Value', cell: (entry) => <code>{shownValue(entry)}</code> },
+            {
+              head: 'Set by',
+              cell: ({ source }) => (source === 'default' ? source : <Badge tone="info">{source}</Badge>),
+            },
+          ]}
+          rows={shown}
+          name={(entry) => entry.key}
+          empty="None fits."
+        />
       ) : (
         <Waiting error={error} />
       )}

@@ -3,12 +3,12 @@ import { useCallback, useMemo, useRef, useState } from 'preact/hooks';
 import { get, query } from '../api';
 import { Chart, type Line } from '../chart';
 import { sentence, type Feed, type Happening } from '../events';
-import { bytes, clock, count, duration, millis, words } from '../format';
+import { bytes, clock, count, duration, figure, label as named, millis, percent, words } from '../format';
 import { usePolled } from '../hooks';
 import { extend } from '../plot';
 import { link } from '../router';
 import type { HistoryAnswer, NodeAnswer } from '../types';
-import { Badge, Notice, Stat, Waiting, type Tone } from '../ui';
+import { Badge, Check, Notice, Stat, Waiting, type Tone } from '../ui';
 
 interface Picture {
   title: string;
@@ -26,8 +26,23 @@ const PICTURES: readonly Picture[] = [
     title: 'Messages',
     format: rate,
     lines: [
+      ['received', 'received_per_s'],
       ['accepted', 'accepted_per_s'],
       ['delivered', 'delivered_per_s'],
+    ],
+  },
+  {
+    title: 'From a send to its “accepted”',
+    format: millis,
+    lines: [
+      ['median', 'send_accepted_p50_ms'],
+      ['99th percentile', 'send_accepted_p99_ms'],
+    ],
+  },
+  {
+    title: 'Said again, or refused',
+    format: rate,
+    lines: [
       ['redelivered', 'redelivered_per_s'],
       ['refused', 'refused_per_s'],
     ],
@@ -61,6 +76,8 @@ const PICTURES: readonly Picture[] = [
 ];
 
 const STEP_MS = 5_000;
+/** A limit of which so much is used is told where it is seen first. */
+const NEAR_SHARE = 0.9;
 
 export function Overview({ feed }: { feed: Feed }) {
   const node = usePolled(useCallback((signal: AbortSignal) => get<NodeAnswer>('/node', signal), []), 2_000);
@@ -94,6 +111,8 @@ export function Overview({ feed }: { feed: Feed }) {
 
 function Figures({ node, history }: { node: NodeAnswer; history: HistoryAnswer | null }) {
   const last = (name: string) => history?.series[name]?.at(-1) ?? null;
+  const descriptors = node.limits.find((limit) => limit.name === 'descriptors');
+  const near = node.limits.filter((limit) => limit.share >= NEAR_SHARE);
   const crashes = (history?.series.crashes_count ?? []).reduce<number>((sum, one) => sum + (one ?? 0), 0);
   return (
     <>
@@ -107,18 +126,30 @@ function Figures({ node, history }: { node: NodeAnswer; history: HistoryAnswer |
           The node is draining: it takes no new connections. <a href={link('maintenance')}>Progress</a>
         </Notice>
       )}
+      {near.length > 0 && (
+        <Notice tone="warn">
+          <b>Nearly at a limit:</b>{' '}
+          {near
+            .map(({ name, used, max, share }) => `${named(name)} ${figure(name, used)} of ${figure(name, max)} (${percent(share)})`)
+            .join('; ')}
+          . <a href={link('node')}>Limits</a>
+        </Notice>
+      )}
       <dl class="stats">
         <Stat name="Users connected" note={`${count(node.devices)} devices`}>
           {count(node.sessions)}
         </Stat>
-        <Stat name="Accepted" note="per second">
+        <Stat name="Accepted" note={`per second, of ${count(last('received_per_s'))} received`}>
           {count(last('accepted_per_s'))}
         </Stat>
-        <Stat name="Delivered" note="per second">
+        <Stat name="Send to accepted, p99" note={`p50 ${millis(last('send_accepted_p50_ms'))}`}>
+          {millis(last('send_accepted_p99_ms'))}
+        </Stat>
+        <Stat name="Delivered" note={`per second; ${count(last('redelivered_per_s'))} said again`}>
           {count(last('delivered_per_s'))}
         </Stat>
         <Stat name="Waiting in mailboxes" note={bytes(node.store.bytes)}>
-          {count(node.store.messages)}
+          <a href={link('mailboxes')}>{count(node.store.messages)}</a>
         </Stat>
         <Stat name="Data sync, p99" note={`p50 ${millis(last('sync_p50_ms'))}`}>
           {millis(last('sync_p99_ms'))}
@@ -127,6 +158,9 @@ function Figures({ node, history }: { node: NodeAnswer; history: HistoryAnswer |
           {last('cpu_percent') === null ? '–' : cpu(last('cpu_percent'))}
         </Stat>
         <Stat name="Memory">{bytes(last('resident_bytes'))}</Stat>
+        <Stat name="Descriptors" note={descriptors && `of ${count(descriptors.max)}`}>
+          {count(descriptors?.used)}
+        </Stat>
         <Stat name="Crashes" tone={crashes > 0 ? 'warn' : 'plain'} note={`last hour; ${count(node.panics)} since the start`}>
           {count(crashes)}
         </Stat>
@@ -191,14 +225,7 @@ export function Recent({ feed, about }: { feed: Feed; about?: (event: Happening)
       <div class="line">
         <h2 id="recent">Recent events</h2>
         {!about && (
-          <label class="check">
-            <input
-              type="checkbox"
-              checked={everything}
-              onChange={(event) => setEverything(event.currentTarget.checked)}
-            />
-            with people who come and go
-          </label>
+          <Check label="with people who come and go" checked={everything} change={setEverything} />
         )}
         {feed.dropped_count > 0 && <Badge tone="warn">{feed.dropped_count} missed: this page was too slow</Badge>}
       </div>

@@ -1,18 +1,18 @@
-// One user: devices, connections, mailbox, limits, what happened to them lately.
+// One user: devices, connections, mailbox, limits, what happened to them lately, and what can be done.
 import { useCallback } from 'preact/hooks';
+import { Action, Opens } from '../actions';
 import { get, part, patch, post, query, remove } from '../api';
 import { actorOf, type Feed } from '../events';
 import { bytes, count, figure, moment, words } from '../format';
 import { usePolled } from '../hooks';
 import { link, type Place } from '../router';
-import type { UserAnswer } from '../types';
-import { Action, Facts, Table, Waiting, When } from '../ui';
+import type { Mailbox, UserAnswer, UserDevice } from '../types';
+import { Facts, Table, Waiting, When } from '../ui';
+import { MailboxActions } from './mailbox-forms';
 import { Recent } from './overview';
+import { ServiceMessage } from './service-message';
+import { IssueToken, RemoveUser, RevokeToken, SetLimits } from './user-forms';
 import { UserState } from './users';
-
-interface Mailbox {
-  oldest_ms: number | null;
-}
 
 interface Message {
   seq: number;
@@ -28,26 +28,18 @@ const MESSAGES_SHOWN = 50;
 export function UserPage({ place, feed }: { place: Place; feed: Feed }) {
   const name = place.subject ?? '';
   const path = `/users/${part(name)}`;
-  const user = usePolled(
+  const { data, error, again } = usePolled(
     useCallback((signal: AbortSignal) => get<UserAnswer>(path, signal), [path]),
     2_000,
   );
-  if (!user.data) {
+  if (!data) {
     return (
       <>
         <h1>{name}</h1>
-        <Waiting error={user.error} />
+        <Waiting error={error} />
       </>
     );
   }
-  const { devices, disabled, connections, limits } = user.data;
-  const disconnect = async (device?: string) => {
-    const body = device === undefined ? {} : { device };
-    const { disconnected } = await post<{ disconnected: number }>(`${path}/disconnect`, body);
-    user.again();
-    return `${disconnected} connections of ${device ?? name} closed.`;
-  };
-  const since = new Map(connections?.map((connection) => [connection.device, connection]));
   return (
     <>
       <p class="crumbs">
@@ -55,81 +47,31 @@ export function UserPage({ place, feed }: { place: Place; feed: Feed }) {
       </p>
       <div class="line">
         <h1>{name}</h1>
-        <UserState user={user.data} />
-        <span class="buttons">
-          <Action label="Disconnect" needs="operator" disabled={!user.data.connected} run={() => disconnect()} />
-          {disabled ? (
-            <Action
-              label="Enable"
-              needs="operator"
-              run={async () => {
-                await patch(path, { disabled: false });
-                user.again();
-                return `${name} is enabled.`;
-              }}
-            />
-          ) : (
-            <Action
-              label="Disable"
-              needs="operator"
-              danger
-              confirm={`${name} is disconnected and cannot sign in until enabled again. Messages to ${name} are kept.`}
-              run={async () => {
-                await patch(path, { disabled: true });
-                user.again();
-                return `${name} is disabled.`;
-              }}
-            />
-          )}
-          <Action
-            label="Revoke all tokens"
-            needs="operator"
-            danger
-            confirm={`All of ${name}’s tokens stop working now and cannot be had back.`}
-            run={async () => {
-              await remove(`${path}/tokens`);
-              user.again();
-              return `The tokens of ${name} are revoked.`;
-            }}
-          />
-          <a class="button" href={link('actors', `user:${name}`)}>
-            Actor
-          </a>
-        </span>
+        <UserState user={data} />
+        <UserActions user={data} changed={again} />
       </div>
-      <h2>Devices</h2>
-      <Table
-        caption="Devices"
-        head={['Device', 'State', 'Last seen', 'Waiting#', 'Cursor#', 'Peer', 'Actions']}
-        empty={devices.length === 0 && `${name} has never signed in.`}
-      >
-        {devices.map((device) => (
-          <tr key={device.device}>
-            <th scope="row">{device.device}</th>
-            <td>{device.connected ? 'connected' : 'away'}</td>
-            <td>{device.connected ? 'now' : <When at={device.last_seen_ms} />}</td>
-            <td class="number">{count(device.pending)}</td>
-            <td class="number">{device.cursor}</td>
-            <td>{since.get(device.device)?.peer ?? '–'}</td>
-            <td>
-              <Action
-                label="Disconnect"
-                about={device.device}
-                needs="operator"
-                disabled={!device.connected}
-                run={() => disconnect(device.device)}
-              />
-            </td>
-          </tr>
-        ))}
-      </Table>
-      {limits && (
-        <>
-          <h2>Limits of their own</h2>
-          <Facts facts={Object.entries(limits).map(([key, value]) => [words(key), figure(key, value)] as const)} />
-        </>
-      )}
-      <MailboxPart path={path} stats={user.data.mailbox} />
+      <Devices user={data} changed={again} />
+      <Tokens user={name} changed={again} />
+      <section aria-labelledby="limits">
+        <div class="line">
+          <h2 id="limits">Limits</h2>
+          <span class="buttons">
+            <Opens label="Set limits…" about={`of ${name}`} needs="admin">
+              {(close) => <SetLimits user={name} limits={data.limits ?? null} close={close} done={again} />}
+            </Opens>
+          </span>
+        </div>
+        {data.limits ? (
+          <Facts
+            facts={Object.entries(data.limits).map(
+              ([key, value]) => [words(key), value === null ? 'as for everybody' : figure(key, value)] as const,
+            )}
+          />
+        ) : (
+          <p class="faint">As for everybody.</p>
+        )}
+      </section>
+      <MailboxPart user={name} stats={data.mailbox} changed={again} />
       <Recent
         feed={feed}
         about={(event) => event.data.user === name || (event.data.name === name && actorOf(event) !== null)}
@@ -138,22 +80,162 @@ export function UserPage({ place, feed }: { place: Place; feed: Feed }) {
   );
 }
 
-function MailboxPart({ path, stats }: { path: string; stats: Record<string, number> }) {
+interface PartProps {
+  user: UserAnswer;
+  changed: () => void;
+}
+
+async function disconnect(user: string, changed: () => void, device?: string): Promise<string> {
+  const body = device === undefined ? {} : { device };
+  const { disconnected } = await post<{ disconnected: number }>(`/users/${part(user)}/disconnect`, body);
+  changed();
+  return `${disconnected} connections of ${device ?? user} closed.`;
+}
+
+function UserActions({ user: { user, disabled, connected, mailbox }, changed }: PartProps) {
+  const turn = async (to: boolean) => {
+    await patch(`/users/${part(user)}`, { disabled: to });
+    changed();
+    return `${user} is ${to ? 'disabled' : 'enabled'}.`;
+  };
+  return (
+    <span class="buttons">
+      <Action label="Disconnect" needs="operator" disabled={!connected} run={() => disconnect(user, changed)} />
+      {disabled ? (
+        <Action label="Enable" needs="operator" run={() => turn(false)} />
+      ) : (
+        <Action
+          label="Disable"
+          needs="operator"
+          danger
+          confirm={`${user} is disconnected and cannot sign in until enabled again. Messages to ${user} are kept.`}
+          run={() => turn(true)}
+        />
+      )}
+      <Opens label="Service message…" about={`to ${user}`} needs="operator">
+        {(close) => <ServiceMessage user={user} close={close} />}
+      </Opens>
+      <Opens label="Remove…" about={user} needs="admin" danger>
+        {(close) => <RemoveUser user={user} waiting={mailbox.messages ?? 0} close={close} />}
+      </Opens>
+      <a class="button" href={link('actors', `user:${user}`)}>
+        Actor
+      </a>
+    </span>
+  );
+}
+
+function Devices({ user: { user, devices, connections }, changed }: PartProps) {
+  const open = new Map(connections?.map((connection) => [connection.device, connection]));
+  return (
+    <section aria-labelledby="devices">
+      <h2 id="devices">Devices</h2>
+      <Table<UserDevice>
+        caption="Devices"
+        columns={[
+          { head: 'Device', header: true, cell: ({ device }) => device },
+          { head: 'State', cell: ({ connected }) => (connected ? 'connected' : 'away') },
+          {
+            head: 'Since',
+            cell: ({ device, last_seen_ms }) => <When at={open.get(device)?.since_ms ?? last_seen_ms} />,
+          },
+          { head: 'Waiting', number: true, cell: ({ pending }) => count(pending) },
+          { head: 'Cursor', number: true, cell: ({ cursor }) => cursor },
+          { head: 'Peer', cell: ({ device }) => open.get(device)?.peer ?? '–' },
+          {
+            head: 'Actions',
+            cell: ({ device, connected }) => (
+              <span class="buttons">
+                <Action
+                  label="Disconnect"
+                  about={device}
+                  needs="operator"
+                  disabled={!connected}
+                  run={() => disconnect(user, changed, device)}
+                />
+                <Action
+                  label="Remove"
+                  about={device}
+                  needs="operator"
+                  danger
+                  confirm={`Messages no longer wait for ${device}. If it comes back it begins anew, with what comes from then on.`}
+                  run={async () => {
+                    await remove(`/users/${part(user)}/devices/${part(device)}`);
+                    changed();
+                    return `${device} is removed.`;
+                  }}
+                />
+              </span>
+            ),
+          },
+        ]}
+        rows={devices}
+        name={({ device }) => device}
+        empty={`${user} has never signed in.`}
+      />
+    </section>
+  );
+}
+
+function Tokens({ user, changed }: { user: string; changed: () => void }) {
+  return (
+    <section aria-labelledby="tokens">
+      <div class="line">
+        <h2 id="tokens">Tokens</h2>
+        <span class="buttons">
+          <Opens label="Issue a token…" about={`to ${user}`} needs="admin">
+            {(close) => <IssueToken user={user} close={close} done={changed} />}
+          </Opens>
+          <Opens label="Revoke a token…" needs="operator" danger>
+            {(close) => <RevokeToken close={close} done={changed} />}
+          </Opens>
+          <Action
+            label="Revoke all tokens"
+            needs="operator"
+            danger
+            confirm={`All of ${user}’s tokens stop working now and cannot be had back.`}
+            run={async () => {
+              await remove(`/users/${part(user)}/tokens`);
+              changed();
+              return `The tokens of ${user} are revoked.`;
+            }}
+          />
+        </span>
+      </div>
+    </section>
+  );
+}
+
+interface MailboxProps {
+  user: string;
+  stats: Record<string, number>;
+  changed: () => void;
+}
+
+function MailboxPart({ user, stats, changed }: MailboxProps) {
+  const path = `/users/${part(user)}/mailbox`;
   const mailbox = usePolled(
-    useCallback((signal: AbortSignal) => get<Mailbox>(`${path}/mailbox`, signal), [path]),
+    useCallback((signal: AbortSignal) => get<Mailbox>(path, signal), [path]),
     5_000,
   );
   const messages = usePolled(
     useCallback(
-      (signal: AbortSignal) =>
-        get<{ messages: Message[] }>(`${path}/mailbox/messages${query({ limit: MESSAGES_SHOWN })}`, signal),
+      (signal: AbortSignal) => get<{ messages: Message[] }>(`${path}/messages${query({ limit: MESSAGES_SHOWN })}`, signal),
       [path],
     ),
     5_000,
   );
+  const again = () => {
+    changed();
+    mailbox.again();
+    messages.again();
+  };
   return (
     <section aria-labelledby="mailbox">
-      <h2 id="mailbox">Mailbox</h2>
+      <div class="line">
+        <h2 id="mailbox">Mailbox</h2>
+        <MailboxActions user={user} changed={again} />
+      </div>
       <Facts
         facts={[
           ...Object.entries(stats).map(([name, value]) => [words(name), figure(name, value)] as const),
@@ -161,20 +243,19 @@ function MailboxPart({ path, stats }: { path: string; stats: Record<string, numb
         ]}
       />
       {messages.data && messages.data.messages.length > 0 && (
-        <Table caption="Oldest messages waiting, without their bodies" head={['Seq#', 'From', 'Accepted', 'Expires', 'Size#', 'Id']}>
-          {messages.data.messages.map((message) => (
-            <tr key={message.seq}>
-              <td class="number">{message.seq}</td>
-              <td>{sender(message.from)}</td>
-              <td>{moment(message.ts_ms)}</td>
-              <td>{moment(message.expires_ms)}</td>
-              <td class="number">{bytes(message.body_bytes)}</td>
-              <td>
-                <code>{message.id}</code>
-              </td>
-            </tr>
-          ))}
-        </Table>
+        <Table
+          caption="Oldest messages waiting, without their bodies"
+          columns={[
+            { head: 'Seq', number: true, cell: ({ seq }) => seq },
+            { head: 'From', cell: ({ from }) => sender(from) },
+            { head: 'Accepted', cell: ({ ts_ms }) => moment(ts_ms) },
+            { head: 'Expires', cell: ({ expires_ms }) => moment(expires_ms) },
+            { head: 'Size', number: true, cell: ({ body_bytes }) => bytes(body_bytes) },
+            { head: 'Id', cell: ({ id }) => <code>{id}</code> },
+          ]}
+          rows={messages.data.messages}
+          name={({ seq }) => seq}
+        />
       )}
     </section>
   );

@@ -88,6 +88,12 @@ const ALL: &[(&str, &str, &str, Option<&str>)] = &[
         "--messages 60000 --rounds 1",
         Some("--pairs 3 --messages 400 --rounds 1"),
     ),
+    (
+        "watch",
+        "",
+        "--connections 1000 --rate 500 --seconds 4 --pairs 2 --actors 2000",
+        Some("--connections 20 --rate 100 --seconds 1 --pairs 1 --actors 40"),
+    ),
 ];
 
 #[derive(Debug, Parser)]

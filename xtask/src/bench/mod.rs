@@ -22,6 +22,7 @@ mod server;
 mod signin;
 mod start;
 mod users;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -101,6 +102,8 @@ enum Bench {
     Actors(actors::Args),
     /// What a second processor adds.
     Scaling(scaling::Args),
+    /// What it costs to be watched: dashboards open, metrics scraped every second.
+    Watch(watch::Args),
 }
 
 /// Runs a benchmark and prints its report.
@@ -142,6 +145,7 @@ fn one(bench: &Bench, common: &Common) -> Result<Report> {
         Bench::Signin(of) => signin::run(of, common)?,
         Bench::Actors(of) => actors::run(of, common)?,
         Bench::Scaling(of) => scaling::run(of, common)?,
+        Bench::Watch(of) => watch::run(of, common)?,
     })
 }
 

@@ -1,5 +1,4 @@
-//! Steering the node: configuration and limits as they are, the log's filter,
-//! drain and undrain.
+//! Steering the node: configuration and limits as they are, drain and undrain.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::body::Json;
 use super::caller::{Caller, Role};
-use super::operation::{Operation, get, post, put};
+use super::operation::{Operation, get, post};
 use super::problem::Problem;
 use super::{Shared, events, process, tokens};
 use crate::events::What;
@@ -25,8 +24,6 @@ const DRAIN_MS_DEFAULT: u64 = 60_000;
 const DRAIN_MS_MAX: u64 = 3_600_000;
 /// When clients are to come back unless asked otherwise, milliseconds.
 const RETRY_AFTER_MS_DEFAULT: u64 = 1_000;
-/// Longest filter of the log, bytes.
-const FILTER_BYTES_MAX: usize = 1_024;
 
 /// One setting in effect.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -184,40 +181,6 @@ async fn limits(state: Shared) -> HttpResponse {
     HttpResponse::Ok().json(Limits {
         limits: limits_of(&state),
     })
-}
-
-/// The log.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Log {
-    /// A level (error, warn, info, debug, trace), or levels by module.
-    #[schema(max_length = 1024, example = "info,stonechat_gateway=debug")]
-    filter: String,
-}
-
-/// What is logged
-#[utoipa::path(get, path = "/node/log", tag = "node", responses((status = 200, body = Log)))]
-async fn log(state: Shared) -> HttpResponse {
-    HttpResponse::Ok().json(Log {
-        filter: state.parts.control.log_filter(),
-    })
-}
-
-/// Change what is logged
-///
-/// Until the next start, or SIGHUP, which puts `log.filter` of the configuration back.
-#[utoipa::path(put, path = "/node/log", tag = "node", request_body = Log,
-    responses((status = 200, body = Log)))]
-async fn set_log(state: Shared, caller: Caller, Json(wanted): Json<Log>) -> Answer {
-    caller.target(wanted.filter.as_str());
-    if wanted.filter.len() > FILTER_BYTES_MAX {
-        let detail = format!("a filter has at most {FILTER_BYTES_MAX} bytes");
-        return Err(Problem::bad_request("bad_filter", detail));
-    }
-    let set = state.parts.control.set_log_filter(&wanted.filter);
-    set.map_err(|error| Problem::bad_request("bad_filter", error))?;
-    tracing::info!(filter = wanted.filter, by = %caller.name, "log filter set");
-    Ok(HttpResponse::Ok().json(wanted))
 }
 
 /// How to drain.
@@ -379,7 +342,7 @@ pub(super) fn fake() -> std::sync::Arc<dyn NodeControl> {
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(config, limits, log, set_log, drain_progress, drain, undrain))]
+#[openapi(paths(config, limits, drain_progress, drain, undrain))]
 pub(super) struct Api;
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -387,8 +350,6 @@ pub(super) fn operations() -> Vec<Operation> {
     vec![
         get("/node/config", Viewer, "node.config", config),
         get("/node/limits", Viewer, "node.limits", limits),
-        get("/node/log", Viewer, "node.log", log),
-        put("/node/log", Operator, "node.set_log", set_log),
         get("/node/drain", Viewer, "node.drain_state", drain_progress),
         post("/node/drain", Operator, "node.drain", drain),
         post("/node/undrain", Operator, "node.undrain", undrain),

@@ -2,14 +2,14 @@
 //! back or thrown away. Lists leave bodies out; one entry shows its body.
 
 use actix_web::{HttpRequest, HttpResponse};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use stonechat_mailbox::{DeadLetter as Letter, StoreError};
 use utoipa::{OpenApi, ToSchema};
 
 use super::Shared;
 use super::body::{self, Page};
-use super::caller::Role;
+use super::caller::{Caller, Role};
 use super::operation::{Operation, delete, get, post};
 use super::problem::Problem;
 
@@ -171,11 +171,25 @@ pub(super) async fn replay(state: Shared, request: HttpRequest) -> Answer {
     }))
 }
 
+/// Why.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Why {
+    /// For the audit log.
+    reason: Option<String>,
+}
+
 /// Throw a dead letter away
+///
+/// For good: nobody gets it any more.
 #[utoipa::path(delete, path = "/dead-letters/{number}", tag = "dead letters",
-    params(("number" = u64, Path, description = "The dead letter's number")),
+    params(("number" = u64, Path, description = "The dead letter's number"), Why),
     responses((status = 204, description = "Thrown away")))]
-pub(super) async fn remove(state: Shared, request: HttpRequest) -> Answer {
+pub(super) async fn remove(state: Shared, caller: Caller, request: HttpRequest) -> Answer {
+    let why: Why = body::query(&request)?;
+    if let Some(reason) = why.reason {
+        caller.reason(reason);
+    }
     let number = number(&request)?;
     find(&state, number).await?;
     let letter = state.parts.broker.store().take_dead_letter(number).await?;

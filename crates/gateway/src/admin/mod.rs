@@ -30,6 +30,7 @@ mod guard;
 mod history;
 mod issued_tokens;
 mod ledger;
+mod log_filter;
 #[allow(
     unused_qualifications,
     reason = "written by the macro that describes paths"
@@ -240,6 +241,7 @@ struct State {
     crashes: Crashes,
     actor_rates: actor_view::Rates,
     drain: control::Drain,
+    log_filter: log_filter::LogFilter,
     /// Streams of events that are open.
     streams: Arc<AtomicUsize>,
 }
@@ -370,6 +372,7 @@ fn state(parts: AdminParts, config: &AdminConfig) -> Shared {
         crashes: Crashes::open(&parts.data_dir),
         actor_rates: actor_view::Rates::default(),
         drain: control::Drain::default(),
+        log_filter: log_filter::LogFilter::default(),
         streams: Arc::default(),
         backups: backups::Jobs::default(),
         parts,

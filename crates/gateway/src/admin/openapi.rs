@@ -16,7 +16,8 @@ use super::operation::{Operation, get};
 use super::problem::{CONTENT_TYPE_PROBLEM, ProblemDetails};
 use super::{
     access, actor_tree, actors, audit, backups, control, crashes, dead_letters, directory,
-    docs_page, events, history, issued_tokens, mailboxes, node, service_messages, session, users,
+    docs_page, events, history, issued_tokens, log_filter, mailboxes, node, service_messages,
+    session, users,
 };
 
 /// A module of the API: what it answers, and what it says of that.
@@ -49,6 +50,7 @@ parts!(
     events,
     history,
     issued_tokens,
+    log_filter,
     mailboxes,
     node,
     service_messages,

@@ -141,10 +141,13 @@ pub(crate) enum AdminCommand {
         #[arg(long, value_delimiter = ',', value_name = "KIND")]
         kinds: Vec<String>,
     },
-    /// What is logged; or set it until the next start
+    /// What is logged; or set it, until the next start or for a while
     Log {
         /// Such as info or info,stonechat_gateway=debug
         filter: Option<String>,
+        /// Put back what was logged before after so many seconds
+        #[arg(long = "for", value_name = "SECONDS", requires = "filter")]
+        for_s: Option<u64>,
     },
     /// Take no new connections and ask clients to move
     Drain {
@@ -250,6 +253,9 @@ pub(crate) enum DeadLettersCommand {
     Discard {
         /// Its number
         number: u64,
+        /// Why, for the audit log
+        #[arg(long)]
+        reason: Option<String>,
     },
 }
 

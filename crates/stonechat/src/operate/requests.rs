@@ -285,10 +285,14 @@ impl Request {
                     ..Self::get(query("/events", &[("kinds", kinds)]))
                 }
             }
-            AdminCommand::Log { filter: None } => Self::get("/node/log"),
+            AdminCommand::Log { filter: None, .. } => Self::get("/node/log"),
             AdminCommand::Log {
                 filter: Some(filter),
-            } => Self::with(Method::PUT, "/node/log", json!({"filter": filter})),
+                for_s,
+            } => {
+                let wanted = json!({"filter": filter, "for_s": for_s});
+                Self::with(Method::PUT, "/node/log", wanted)
+            }
             AdminCommand::Drain {
                 retry_after_ms,
                 deadline_ms,
@@ -356,9 +360,12 @@ impl Request {
             DeadLettersCommand::Replay { number } => {
                 Self::post(format!("/dead-letters/{number}/replay"), json!({}))
             }
-            DeadLettersCommand::Discard { number } => Self {
+            DeadLettersCommand::Discard { number, reason } => Self {
                 method: Method::DELETE,
-                ..Self::get(format!("/dead-letters/{number}"))
+                ..Self::get(query(
+                    &format!("/dead-letters/{number}"),
+                    &[("reason", reason)],
+                ))
             }
             .undoable(format!("throws dead letter {number} away, for good")),
         }

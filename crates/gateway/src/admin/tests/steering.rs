@@ -54,6 +54,51 @@ async fn the_log_filter_changes_while_the_node_runs() {
 }
 
 #[actix_web::test]
+async fn a_log_filter_set_for_a_while_goes_by_itself() {
+    let world = World::new(false).await;
+    let path = "/node/log";
+    let show = || async { world.expect("GET", path, NONE, 200).await.json() };
+    for bad in [0, 86_401] {
+        let bad = json!({"filter": "debug", "for_s": bad});
+        world
+            .expect_problem("PUT", path, bad, 400, "bad_filter")
+            .await;
+    }
+    let hour = json!({"filter": "debug", "for_s": 3_600});
+    let set = world.expect("PUT", path, hour, 200).await.json();
+    assert_eq!(set["back_to"], "info");
+    assert!(set["back_ms"].as_u64().unwrap() > now_ms() + 3_000_000);
+    // Over that one, and back to what was before both.
+    let second = json!({"filter": "trace", "for_s": 1});
+    world.expect("PUT", path, second, 200).await;
+    assert_eq!(show().await["back_to"], "info");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while show().await["filter"] != "info" {
+        assert!(Instant::now() < deadline, "the filter stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(show().await["back_ms"], Value::Null);
+    // What is set for good is not taken back, nor by the clock of an earlier change.
+    let (good, hour) = (
+        json!({"filter": "warn"}),
+        json!({"filter": "debug", "for_s": 3_600}),
+    );
+    world.expect("PUT", path, good, 200).await;
+    assert_eq!(show().await["back_to"], Value::Null);
+    world.expect("PUT", path, hour, 200).await;
+    for earlier in 0..4 {
+        log_filter::put_back(&world.state, earlier);
+    }
+    assert_eq!(show().await["back_to"], "warn");
+    // Nor what was set by other means meanwhile, such as a reload.
+    world.state.parts.control.set_log_filter("error").unwrap();
+    assert_eq!(show().await["back_to"], Value::Null);
+    log_filter::put_back(&world.state, 4);
+    assert_eq!(show().await["filter"], "error");
+    world.end().await;
+}
+
+#[actix_web::test]
 async fn a_node_drains_and_takes_clients_again() {
     let world = World::new(false).await;
     let state =
