@@ -44,19 +44,18 @@ async fn one_for_all_stops_in_reverse_and_starts_in_order_over_arbiters() {
     actors[1].try_tell(Crash).unwrap();
     actors[1].try_tell(Note("waited in b".into())).unwrap();
     until("all are back", || log.len() == 8).await;
+    let mut lines = log.lines();
+    // On another thread than the start of c and d: before or after them.
+    let waited = lines.iter().position(|line| line == "waited in b").unwrap();
+    lines.remove(waited);
     assert_eq!(
-        log.lines()[..7],
+        lines,
         [
-            "stop d",
-            "stop c",
-            "stop a",
-            "start a",
-            "start b",
-            "waited in b",
-            "start c"
+            "stop d", "stop c", "stop a", "start a", "start b", "start c", "start d"
         ],
-        "b panicked, so there is no stopping for it; its queue is handled when it is back"
+        "b panicked, so there is no stopping for it"
     );
+    assert!(waited >= 5, "its queue is handled when it is back");
     for actor in &actors {
         until("two generations", || actor.stats().generation == 2).await;
     }

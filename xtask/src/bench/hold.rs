@@ -27,6 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SIGN_IN_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Looks of the beginning and of the end that are put together, so that one does not decide.
 const EDGE: usize = 10;
+/// After the last has signed in, before memory is compared: what signing in left to write goes to the
+/// database meanwhile.
+const SETTLE: Duration = Duration::from_secs(30);
 const MIB: f64 = 1_048_576.0;
 
 /// Connections held for minutes: memory, losses, CPU.
@@ -81,6 +84,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
         began.elapsed().as_secs_f64(),
         "s",
     );
+    std::thread::sleep(SETTLE);
     let looks = hold(args, &pairs, &mut report)?;
     for pair in &mut pairs {
         pair.ended()?;
