@@ -124,7 +124,7 @@ impl Admin {
         config.build().into()
     }
 
-    /// A GET whose answer is read as it comes.
+    /// A GET whose answer is read as it comes, for as long as it takes.
     ///
     /// # Panics
     /// When no answer begins.
@@ -135,6 +135,9 @@ impl Admin {
             .agent()
             .get(format!("{}{path}", self.base))
             .header("authorization", format!("Bearer {secret}"))
+            .config()
+            .timeout_global(None)
+            .build()
             .call();
         answer.expect("an answer begins").into_body().into_reader()
     }

@@ -128,7 +128,9 @@ fn commands_reach_a_node_by_tls() {
 
 #[test]
 fn its_certificate_is_exchanged_without_a_restart() {
-    let (dir, node) = with_tls(|options| options.allow_log("certificate"));
+    // Only when it is told to.
+    let told_only = |options: NodeOptions| options.set("server.tls_watch_ms", "0");
+    let (dir, node) = with_tls(|options| told_only(options).allow_log("certificate"));
     let before = node.admin();
     // A stream that is open stays as it is.
     let mut stream = node
@@ -164,6 +166,17 @@ fn its_certificate_is_exchanged_without_a_restart() {
         .read_to_string(&mut told)
         .expect("the stream goes on");
     assert!(told.contains("event: connected"), "{told}");
+}
+
+#[test]
+fn its_certificate_is_noticed_when_it_is_replaced() {
+    let (dir, node) = with_tls(|options| options.set("server.tls_watch_ms", "20"));
+    let new = Identity::new();
+    new.install(dir.path());
+    let admin = node.admin().trusting(&new.cert);
+    eventually("the new certificate is served", || {
+        admin.try_request("GET", "/healthz", None).map(drop)
+    });
 }
 
 #[test]

@@ -99,7 +99,8 @@ impl Audit {
             role = entry.role.name(),
             from = entry.from.map(tracing::field::display),
             action = entry.action,
-            target = entry.target,
+            // Not `target`: in JSON that is the module that logs.
+            subject = entry.target,
             outcome = entry.outcome,
             reason = entry.reason,
             %error,
