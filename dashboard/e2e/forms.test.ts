@@ -190,6 +190,9 @@ test('one token more, one revoked by its id, the device is out', async () => {
   const id = (await dialog.locator('code').textContent()) ?? '';
   const desk = await server.connect(await shown.inputValue(), 'desk');
   await dialog.getByRole('button', { name: 'Done' }).click();
+  if (await server.offers('get', '/users/{user}/tokens')) {
+    await page.getByRole('row', { name: new RegExp(`${id} desk good`) }).waitFor();
+  }
   await reader.opened('Revoke a token…', 'Revoke one token', 'form-revoke-token');
   await reader.dialog().getByLabel('Id of the token').fill('nonsense');
   await page.keyboard.press('Enter');
@@ -198,6 +201,9 @@ test('one token more, one revoked by its id, the device is out', async () => {
   await page.keyboard.press('Enter');
   await reader.told(`The token ${id} is revoked.`);
   await eventually('the desk is out', () => desk.closed || undefined);
+  if (await server.offers('get', '/users/{user}/tokens')) {
+    await page.getByRole('row', { name: new RegExp(`${id} desk revoked`) }).waitFor();
+  }
   expect(ann.closed).toBe(false);
   await reader.button('Revoke all tokens').click();
   await reader.dialog().getByRole('button', { name: 'Revoke all tokens' }).click();

@@ -83,6 +83,12 @@ export class Server {
     return new Set(Object.keys(paths));
   }
 
+  /** Whether this build can be asked so. */
+  async offers(method: string, path: string): Promise<boolean> {
+    const { paths } = await this.api<{ paths: Record<string, Record<string, unknown>> }>('GET', '/openapi.json');
+    return paths[path]?.[method] !== undefined;
+  }
+
   /** A device of a user, signed in. Acknowledges nothing by itself. */
   async device(user: string, device: string): Promise<Device> {
     await this.api('POST', '/users', { user });

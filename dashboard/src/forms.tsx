@@ -185,7 +185,7 @@ export function SecretDialog(props: { title: string; secret: string; close: () =
         <Notice tone="warn">It is shown now and never again. Keep it as you keep a password.</Notice>
         {props.children}
         <Field label="Token">
-          {(names) => <textarea {...names} ref={field} class="secret" readOnly rows={3} value={props.secret} />}
+          {(names) => <textarea {...names} ref={field} class="secret" readOnly rows={6} value={props.secret} />}
         </Field>
         <p class="buttons">
           <button type="button" class="solid" onClick={() => void copy()}>

@@ -1,13 +1,13 @@
 // One user: devices, connections, mailbox, limits, what happened to them lately, and what can be done.
 import { useCallback } from 'preact/hooks';
 import { Action, Opens } from '../actions';
-import { get, part, patch, post, query, remove } from '../api';
+import { get, part, patch, post, query, Refused, remove } from '../api';
 import { actorOf, type Feed } from '../events';
 import { bytes, count, figure, moment, words } from '../format';
 import { usePolled } from '../hooks';
 import { link, type Place } from '../router';
 import type { Mailbox, UserAnswer, UserDevice } from '../types';
-import { Facts, Table, Waiting, When } from '../ui';
+import { Badge, Facts, Table, Waiting, When, type Tone } from '../ui';
 import { MailboxActions } from './mailbox-forms';
 import { Recent } from './overview';
 import { ServiceMessage } from './service-message';
@@ -177,17 +177,46 @@ function Devices({ user: { user, devices, connections }, changed }: PartProps) {
   );
 }
 
+interface UserToken {
+  id: string;
+  /** `null`: any. */
+  device: string | null;
+  issued_ms: number;
+  expires_ms: number;
+  state: 'good' | 'revoked' | 'expired';
+}
+
+const TOKEN_TONES: Record<UserToken['state'], Tone> = { good: 'good', revoked: 'bad', expired: 'plain' };
+
+/** The tokens that are remembered; `null` when the node does not remember them. */
+async function tokensOf(user: string, signal: AbortSignal): Promise<{ tokens: UserToken[] | null }> {
+  try {
+    return await get<{ tokens: UserToken[] }>(`/users/${part(user)}/tokens`, signal);
+  } catch (failure) {
+    if (failure instanceof Refused && failure.status === 405) return { tokens: null };
+    throw failure;
+  }
+}
+
 function Tokens({ user, changed }: { user: string; changed: () => void }) {
+  const { data, error, again } = usePolled(
+    useCallback((signal: AbortSignal) => tokensOf(user, signal), [user]),
+    5_000,
+  );
+  const done = () => {
+    again();
+    changed();
+  };
   return (
     <section aria-labelledby="tokens">
       <div class="line">
         <h2 id="tokens">Tokens</h2>
         <span class="buttons">
           <Opens label="Issue a token…" about={`to ${user}`} needs="admin">
-            {(close) => <IssueToken user={user} close={close} done={changed} />}
+            {(close) => <IssueToken user={user} close={close} done={done} />}
           </Opens>
           <Opens label="Revoke a token…" needs="operator" danger>
-            {(close) => <RevokeToken close={close} done={changed} />}
+            {(close) => <RevokeToken close={close} done={done} />}
           </Opens>
           <Action
             label="Revoke all tokens"
@@ -196,12 +225,46 @@ function Tokens({ user, changed }: { user: string; changed: () => void }) {
             confirm={`All of ${user}’s tokens stop working now and cannot be had back.`}
             run={async () => {
               await remove(`/users/${part(user)}/tokens`);
-              changed();
+              done();
               return `The tokens of ${user} are revoked.`;
             }}
           />
         </span>
       </div>
+      {!data && <Waiting error={error} />}
+      {data?.tokens && (
+        <Table
+          caption="Tokens, newest first"
+          columns={[
+            { head: 'Id', header: true, cell: ({ id }) => <code>{id}</code> },
+            { head: 'Device', cell: ({ device }) => device ?? 'any' },
+            { head: 'State', cell: ({ state }) => <Badge tone={TOKEN_TONES[state]}>{state}</Badge> },
+            { head: 'Issued', cell: ({ issued_ms }) => <When at={issued_ms} /> },
+            { head: 'Good until', cell: ({ expires_ms }) => moment(expires_ms) },
+            {
+              head: 'Actions',
+              cell: ({ id, state }) => (
+                <Action
+                  label="Revoke"
+                  about={id}
+                  needs="operator"
+                  danger
+                  disabled={state !== 'good'}
+                  confirm="It stops working now, and connections made with it are closed."
+                  run={async () => {
+                    await remove(`/tokens/${part(id)}`);
+                    done();
+                    return `The token ${id} is revoked.`;
+                  }}
+                />
+              ),
+            },
+          ]}
+          rows={data.tokens}
+          name={({ id }) => id}
+          empty="None is remembered."
+        />
+      )}
     </section>
   );
 }
