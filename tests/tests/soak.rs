@@ -229,3 +229,75 @@ fn an_interrupted_run_takes_its_server_along() {
     let ours = dir.path().display().to_string();
     assert!(!mounts.contains(&ours), "{mounts}");
 }
+
+/// Also when it can do nothing for it any more.
+#[test]
+fn a_killed_run_takes_its_server_along() {
+    let dir = temp();
+    let progress = || std::fs::read_to_string(dir.path().join("progress.log")).unwrap_or_default();
+    let long = ["chatter", "--users", "10", "--duration", "600"];
+    let mut child = start(own(&long), dir.path());
+    let address = eventually("the server is started", || {
+        let said = progress();
+        let (_, rest) = said.split_once("started a server on ")?;
+        Some(rest.lines().next()?.to_owned())
+    });
+    assert!(TcpStream::connect(&address).is_ok(), "{address}");
+    child.kill().expect("it runs");
+    child.wait().expect("it is ours");
+    eventually("nobody listens", || {
+        TcpStream::connect(&address).is_err().then_some(())
+    });
+}
+
+/// Kinds of faults by themselves, with settings under which each of them once broke a promise
+/// (docs/load-testing.md). Says so where they cannot be had.
+fn alone(kinds: &str, scenario: &str, more: &[&str]) {
+    let _heavy = heavy();
+    let mut dir = temp();
+    let arguments = [scenario, "--seed", "1", "--chaos", "--chaos-seed", "1"];
+    let mut run_command = own(&arguments);
+    run_command.args(["--chaos-only", kinds]).args(more);
+    let run = swarm(run_command, dir.path(), Duration::from_secs(180));
+    if run.code == Some(69) && run.stderr.contains(kinds) {
+        println!("NOT RUN: {kinds}: {}", run.stderr.trim());
+        return;
+    }
+    dir.disable_cleanup(run.code != Some(0));
+    run.assert_clean();
+    assert!(run.events().len() >= 2, "{:?}", run.kinds());
+    assert!(run.kinds().iter().all(|kind| kinds.contains(kind)));
+}
+
+/// Receipts that moved while the disk was full were not told, nor any after them.
+#[test]
+fn a_disk_that_fills_up_again_and_again_silences_no_receipt() {
+    let users = ["--users", "30", "--duration", "18", "--chaos-every", "4s"];
+    alone("disk_full", "soak", &users);
+}
+
+const AWAY: &str = "
+about = 'mostly away, for longer than the server stays up'
+users = 60
+duration_s = 18
+
+[traffic]
+rate_per_s = 2.0
+contacts = { kind = 'zipf', count = 20, exponent = 1.0 }
+
+[presence]
+online_s = 5
+offline_s = 15
+";
+
+/// Messages of whoever was away over two starts were lost, where they were moved to the database soon.
+#[test]
+fn whoever_is_away_over_many_crashes_gets_everything() {
+    let dir = temp();
+    let scenario = dir.path().join("away.toml");
+    std::fs::write(&scenario, AWAY).expect("the directory is ours");
+    let scenario = scenario.to_str().expect("a name in UTF-8");
+    let soon = ["--set", "storage.migrate_after_ms=300"];
+    let often = ["--chaos-every", "2500ms"];
+    alone("kill,sync_failure", scenario, &[soon, often].concat());
+}

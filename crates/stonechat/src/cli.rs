@@ -141,6 +141,9 @@ pub(crate) struct ServeArgs {
     /// Open the endpoint that makes parts of the node panic; for tests of supervision only
     #[arg(long)]
     pub(crate) enable_fault_injection: bool,
+    /// End as by SIGTERM when standard input ends: for a program that starts a server of its own
+    #[arg(long)]
+    pub(crate) exit_with_parent: bool,
 }
 
 impl ServeArgs {

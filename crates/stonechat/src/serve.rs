@@ -3,6 +3,7 @@
 
 mod control;
 mod drain;
+mod parent;
 mod signals;
 mod start;
 
@@ -41,6 +42,9 @@ pub(crate) fn run(config_args: &ConfigArgs, args: &ServeArgs) -> Result<(), Fail
     let config = config_args.load(args.overrides())?;
     let settings = config.settings.clone();
     let log = logging::start(settings.log.format, &settings.log.filter);
+    if args.exit_with_parent {
+        parent::watch()?;
+    }
     let control = Arc::new(Control::new(&config, log.clone()));
     let serving = Serving {
         config_args: config_args.clone(),

@@ -3,7 +3,7 @@
 //! It is another process, reached like any other server: this crate does not link it. It has free
 //! ports, which it keeps when it is started again, and unless told otherwise a temporary data
 //! directory. Whatever happens it ends with the value, and what was mounted for it goes too; its log
-//! stays until [`Spawned::discard`].
+//! stays until [`Spawned::discard`]. A `kill -9` of this process ends it too, but leaves the mount.
 //!
 //! It deliberately does not decide when the server is to be hurt: that is chaos' business.
 
@@ -225,7 +225,9 @@ impl Spawned {
         let place = self.place.as_ref();
         let (listen, admin) = place.map_or((any, any), |place| (place.listen, place.admin_listen));
         command
-            .args(["serve", "--log-format", "json", "--listen"])
+            // Should this process be killed, the pipe ends with it, and the server with the pipe.
+            .args(["serve", "--exit-with-parent"])
+            .args(["--log-format", "json", "--listen"])
             .arg(listen.to_string())
             .arg("--admin-listen")
             .arg(admin.to_string())
@@ -246,7 +248,7 @@ impl Spawned {
         let second = log.try_clone();
         let second = second.map_err(SwarmError::io("opening the server's log"))?;
         let child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(second)
             .stderr(log)
             .spawn();
