@@ -57,7 +57,7 @@ fn begin(
     send: &SendFrame<'_>,
 ) -> Option<Box<Span>> {
     let mut root = tracer
-        .begin(send.traceparent)?
+        .begin(send.traceparent.as_deref().copied())?
         .with("messaging.message.id", send.id.to_string())
         .with("messaging.message.body.size", send.body.len())
         .with("stonechat.recipient", send.to.as_str().to_owned());
