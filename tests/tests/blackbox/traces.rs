@@ -123,6 +123,8 @@ async fn one_message_is_one_trace() {
     );
     assert!(head.contains("authorization: bearer hunter2"), "{head}");
     assert!(!log.contains("hunter2"));
+    // Of the bytes it writes it would log a dump.
+    assert!(!log.contains("ureq_proto"));
     let config = node.admin().get("/admin/v1/node/config");
     assert!(
         !config.text.contains("hunter2") && config.status == 200,
@@ -215,6 +217,27 @@ async fn what_is_refused_says_so() {
     for span in by_name(&spans).values() {
         assert_eq!(span.error.as_deref(), Some("unknown_user"), "{span:?}");
     }
+}
+
+#[tokio::test]
+async fn a_resend_says_so() {
+    let collector = Collector::start();
+    let node = Node::start(traced(&collector.endpoint()));
+    let mut alice = WsClient::join(&node, "alice", "phone").await;
+    node.user("bob");
+    let id = new_id();
+    for _ in 0..2 {
+        alice.send_json(&followed(&id, "bob", &json!(1))).await;
+        alice.accepted(&id).await;
+    }
+    let spans = collector.trace(TRACE, 5 + 2);
+    let duplicates = spans
+        .iter()
+        .filter(|span| span.attributes.get("stonechat.duplicate") == Some(&json!(true)));
+    let names: Vec<&str> = duplicates.map(|span| &*span.name).collect();
+    assert_eq!(names, ["send", "session"]);
+    let commits = spans.iter().filter(|span| span.name == "commit").count();
+    assert_eq!(commits, 1);
 }
 
 #[tokio::test]
@@ -358,7 +381,7 @@ async fn a_collector_that_recovers_gets_spans_again() {
 #[tokio::test]
 async fn clients_cannot_have_more_followed_than_allowed() {
     let collector = Collector::start();
-    let node = Node::start(traced(&collector.endpoint()).set("traces.followed_per_s_max", "1"));
+    let mut node = Node::start(traced(&collector.endpoint()).set("traces.followed_per_s_max", "1"));
     let mut alice = WsClient::join(&node, "alice", "phone").await;
     node.user("bob");
     let ids: Vec<String> = (0..40).map(|_| new_id()).collect();
@@ -397,6 +420,10 @@ async fn clients_cannot_have_more_followed_than_allowed() {
         .admin()
         .metric("stonechat_traces_started_total", "origin=\"sampled\"");
     assert_eq!(sampled, Some(0.0));
+    assert_eq!(node.sigterm(), Some(0));
+    let spans = collector.spans();
+    let roots = spans.iter().filter(|span| span.name == "send").count();
+    assert_eq!(roots as f64, started);
 }
 
 #[tokio::test]
