@@ -109,6 +109,10 @@ def test_every_metric_is_watched():
         "stonechat_admin_unauthorized_total",
         "stonechat_events_dropped_total",
         "stonechat_store_purged_total",
+        # Of interest to whoever looks at traces; the log says when they are lost.
+        "stonechat_traces_started_total",
+        "stonechat_traces_limited_total",
+        "stonechat_trace_spans_total",
     }
     assert page.documented().keys() - asked == unwatched
 

@@ -87,7 +87,7 @@ fn passes_on(frame: &ClientFrame<'_>) {
                 body: send.body.as_bytes(),
                 redelivered: true,
                 ephemeral: send.ephemeral,
-                traceparent: send.traceparent,
+                traceparent: send.traceparent.as_deref().copied(),
             };
             write_message(&mut out, &parts);
             same_field(&out, "body", send.body);

@@ -8,12 +8,13 @@
 mod collector;
 mod otlp;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, counter, describe_counter};
-use stonechat_trace::{Finished, FinishedSpans, Next, Tracer};
+use stonechat_trace::{Finished, FinishedSpans, Next, PANICKED, Tracer};
 use tokio::sync::watch;
 
 use crate::config::Settings;
@@ -63,7 +64,12 @@ impl Traces {
         std::thread::Builder::new()
             .name("traces".to_owned())
             .spawn(move || {
-                exporter.run();
+                if catch_unwind(AssertUnwindSafe(|| exporter.run())).is_err() {
+                    tracing::error!(
+                        "the export of traces panicked: there are none until the next start; \
+                         messages are not affected"
+                    );
+                }
                 // Nobody may wait for it.
                 let _ = end.send(true);
             })
@@ -151,6 +157,7 @@ impl Exporter {
             {
                 Next::Span(span) => {
                     until.get_or_insert_with(|| Instant::now() + self.linger);
+                    tell_panic(&span);
                     batch.push(*span);
                 }
                 Next::Ended => return (batch, true),
@@ -211,5 +218,16 @@ impl Exporter {
                  the collector; this is told once until it works again"
             );
         }
+    }
+}
+
+/// The panic itself is logged by whoever catches it, without knowing of a trace.
+fn tell_panic(span: &Finished) {
+    if span.failure == Some(PANICKED) {
+        tracing::warn!(
+            trace = %span.trace,
+            span = span.stage.name(),
+            "a message that is traced was being handled when its actor panicked"
+        );
     }
 }

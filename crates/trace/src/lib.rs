@@ -18,5 +18,5 @@ mod tests;
 mod tracer;
 
 pub use message::{Trace, TraceRef};
-pub use span::{Attribute, Finished, Span, Stage, Value};
+pub use span::{ABANDONED, Attribute, Finished, PANICKED, Span, Stage, Value};
 pub use tracer::{FinishedSpans, Next, Tracer, TracerConfig, is_on};

@@ -110,6 +110,11 @@ pub struct Finished {
     pub failure: Option<&'static str>,
 }
 
+/// Why a span failed that was dropped by a panic.
+pub const PANICKED: &str = "panicked";
+/// Why a span failed that was dropped in another way: with its connection, or a full queue.
+pub const ABANDONED: &str = "abandoned";
+
 /// A span that has begun. Dropping it ends it as failed.
 pub struct Span {
     trace: Arc<Trace>,
@@ -217,13 +222,11 @@ impl Drop for Span {
         if self.ended {
             return;
         }
-        let panicked = std::thread::panicking();
-        if panicked {
-            // The panic itself is logged by whoever catches it, without knowing of a trace.
-            tracing::warn!(trace = %self.trace.id(), span = self.stage.name(),
-                "a message that is traced was being handled when the actor panicked");
-        }
-        let why = if panicked { "panicked" } else { "abandoned" };
+        // Nothing is logged here: a second panic while one unwinds would end the process.
+        let why = match std::thread::panicking() {
+            true => PANICKED,
+            false => ABANDONED,
+        };
         self.finish(Instant::now(), Some(why));
     }
 }

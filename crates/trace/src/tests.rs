@@ -117,7 +117,7 @@ fn a_span_that_is_dropped_says_so() {
     assert!(panic.is_err());
     drop(root);
     let failures: Vec<_> = taken(&spans).iter().map(|span| span.failure).collect();
-    assert_eq!(failures, [Some("panicked"), Some("abandoned")]);
+    assert_eq!(failures, [Some(PANICKED), Some(ABANDONED)]);
 }
 
 #[test]

@@ -50,7 +50,7 @@ async fn one_message_is_one_trace() {
     let collector = Collector::start();
     let secret = "[\"authorization=Bearer hunter2\"]";
     let options = traced(&collector.endpoint()).set("traces.headers", secret);
-    let node = Node::start(options.set("log.filter", "\"info,stonechat_gateway=debug\""));
+    let node = Node::start(options.set("log.filter", "\"trace\""));
     let mut alice = WsClient::join(&node, "alice", "phone").await;
     let mut bob = WsClient::join(&node, "bob", "laptop").await;
     let id = new_id();
@@ -109,7 +109,8 @@ async fn one_message_is_one_trace() {
     assert_eq!(message["traceparent"], json!(expected));
     // A line of the log is found by the trace, and the trace by the session.
     let log = node.log();
-    let line = log.lines().find(|line| line.contains(TRACE));
+    let followed = |line: &&str| line.contains(TRACE) && line.contains("is followed");
+    let line = log.lines().find(followed);
     let line: Value = serde_json::from_str(line.expect("a line")).expect("JSON");
     assert_eq!(line["session"], sender["stonechat.session"]);
 
@@ -122,6 +123,8 @@ async fn one_message_is_one_trace() {
     );
     assert!(head.contains("authorization: bearer hunter2"), "{head}");
     assert!(!log.contains("hunter2"));
+    // Of the bytes it writes it would log a dump.
+    assert!(!log.contains("ureq_proto"));
     let config = node.admin().get("/admin/v1/node/config");
     assert!(
         !config.text.contains("hunter2") && config.status == 200,
@@ -217,6 +220,27 @@ async fn what_is_refused_says_so() {
 }
 
 #[tokio::test]
+async fn a_resend_says_so() {
+    let collector = Collector::start();
+    let node = Node::start(traced(&collector.endpoint()));
+    let mut alice = WsClient::join(&node, "alice", "phone").await;
+    node.user("bob");
+    let id = new_id();
+    for _ in 0..2 {
+        alice.send_json(&followed(&id, "bob", &json!(1))).await;
+        alice.accepted(&id).await;
+    }
+    let spans = collector.trace(TRACE, 5 + 2);
+    let duplicates = spans
+        .iter()
+        .filter(|span| span.attributes.get("stonechat.duplicate") == Some(&json!(true)));
+    let names: Vec<&str> = duplicates.map(|span| &*span.name).collect();
+    assert_eq!(names, ["send", "session"]);
+    let commits = spans.iter().filter(|span| span.name == "commit").count();
+    assert_eq!(commits, 1);
+}
+
+#[tokio::test]
 async fn a_panic_ends_the_span_and_tells_the_trace() {
     let collector = Collector::start();
     let node = Node::start(traced(&collector.endpoint()).fault_injection());
@@ -233,12 +257,11 @@ async fn a_panic_ends_the_span_and_tells_the_trace() {
         spans.find(|span| span.name == "deliver" && span.error.is_some())
     });
     assert_eq!(found.error.as_deref(), Some("panicked"));
-    let log = node.log();
-    let told = log.lines().find(|line| line.contains(TRACE));
-    assert!(
-        told.is_some_and(|line| line.contains("panicked")),
-        "{told:?}"
-    );
+    eventually("the log tells the trace", || {
+        let log = node.log();
+        let mut lines = log.lines().filter(|line| line.contains(TRACE));
+        lines.any(|line| line.contains("panicked")).then_some(())
+    });
     // Messages go on, and so do traces.
     let next = alice.say("bob", &json!(2)).await;
     assert_eq!(bob.message_acked().await["id"], json!(next));
@@ -358,7 +381,7 @@ async fn a_collector_that_recovers_gets_spans_again() {
 #[tokio::test]
 async fn clients_cannot_have_more_followed_than_allowed() {
     let collector = Collector::start();
-    let node = Node::start(traced(&collector.endpoint()).set("traces.followed_per_s_max", "1"));
+    let mut node = Node::start(traced(&collector.endpoint()).set("traces.followed_per_s_max", "1"));
     let mut alice = WsClient::join(&node, "alice", "phone").await;
     node.user("bob");
     let ids: Vec<String> = (0..40).map(|_| new_id()).collect();
@@ -397,6 +420,10 @@ async fn clients_cannot_have_more_followed_than_allowed() {
         .admin()
         .metric("stonechat_traces_started_total", "origin=\"sampled\"");
     assert_eq!(sampled, Some(0.0));
+    assert_eq!(node.sigterm(), Some(0));
+    let spans = collector.spans();
+    let roots = spans.iter().filter(|span| span.name == "send").count();
+    assert_eq!(roots as f64, started);
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ fn begin(
     send: &SendFrame<'_>,
 ) -> Option<Box<Span>> {
     let mut root = tracer
-        .begin(send.traceparent)?
+        .begin(send.traceparent.as_deref().copied())?
         .with("messaging.message.id", send.id.to_string())
         .with("messaging.message.body.size", send.body.len())
         .with("stonechat.recipient", send.to.as_str().to_owned());
@@ -108,10 +108,10 @@ pub(super) fn encoded(traced: &mut Option<Box<Traced>>, about: &About, event: Ev
 
 impl Traced {
     fn answered(&mut self, id: MessageId, duplicate: bool, failure: Option<&'static str>) {
-        let found = self.unanswered.iter().position(|(sent, _)| *sent == id);
-        if let Some(at) = found {
-            let (_, mut span) = self.unanswered.remove(at);
-            if duplicate {
+        // A resend while the first is on its way is answered with it.
+        let mut duplicate = duplicate;
+        for (_, mut span) in self.unanswered.extract_if(.., |(sent, _)| *sent == id) {
+            if std::mem::replace(&mut duplicate, true) {
                 span.note("stonechat.duplicate", true);
             }
             self.writing.push((span, failure));
