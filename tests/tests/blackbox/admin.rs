@@ -1,7 +1,9 @@
 //! The admin API: users, tokens, problems, credentials, health, metrics, the tree.
 
 use serde_json::{Value, json};
-use stonechat_tests::{Connect, Node, NodeOptions, WsClient, eventually};
+use stonechat_tests::{
+    Connect, DEADLINE, Node, NodeOptions, WsClient, eventually, eventually_async, new_id,
+};
 
 #[test]
 fn users_are_created_listed_shown_and_removed() {
@@ -246,6 +248,48 @@ async fn metrics_count_what_happens() {
     eventually("one connection is left", || {
         (admin.metric("stonechat_connections", "") == Some(1.0)).then_some(())
     });
+}
+
+#[tokio::test]
+async fn how_long_sends_wait_is_counted_for_each_that_was_accepted() {
+    let node = Node::start_default();
+    let admin = node.admin();
+    let mut alice = WsClient::join(&node, "alice", "phone").await;
+    let _bob = WsClient::join(&node, "bob", "phone").await;
+    let mut last = String::new();
+    for n in 0..10 {
+        last = alice.say("bob", &json!(n)).await;
+    }
+    let send = |id: &str, user: &str, ephemeral: bool| {
+        let to = json!({"user": user});
+        json!({"type": "send", "id": id, "to": to, "body": 9, "ephemeral": ephemeral})
+    };
+    // None of these waited for a disk: a resend, an ephemeral send, a refused one.
+    alice.send_json(&send(&last, "bob", false)).await;
+    assert_eq!(alice.accepted(&last).await["duplicate"], true);
+    let id = new_id();
+    alice.send_json(&send(&id, "bob", true)).await;
+    assert_eq!(alice.accepted(&id).await["ephemeral"], true);
+    alice.send_json(&send(&new_id(), "nobody", false)).await;
+    alice.take("error").await;
+    let of = |part: &str, labels: &str| {
+        let name = format!("stonechat_send_accepted_seconds_{part}");
+        admin.metric(&name, labels)
+    };
+    assert_eq!(of("count", ""), Some(10.0));
+    assert_eq!(of("bucket", "le=\"+Inf\""), Some(10.0));
+    let sum = of("sum", "").expect("it is told");
+    assert!(sum > 0.0 && sum < 10.0 * DEADLINE.as_secs_f64(), "{sum}");
+    // And in the last hour, which is looked at every few seconds.
+    let median = eventually_async("a sample of it", async || {
+        alice.say("bob", &json!("more")).await;
+        let history = admin.get("/admin/v1/history").expect(200);
+        let values = history["series"]["send_accepted_p50_ms"]
+            .as_array()?
+            .clone();
+        values.iter().find_map(Value::as_f64)
+    });
+    assert!(median.await > 0.0);
 }
 
 #[tokio::test]
