@@ -1,5 +1,5 @@
 // Every page in a real browser, against the real server, while people write to each other.
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import type { Page } from 'playwright-core';
 import { Browser, picture, seen, violations } from './browser';
 import { Reader } from './pages';
@@ -43,6 +43,10 @@ beforeAll(async () => {
   reader = new Reader(page);
 });
 
+afterEach(async ({ task }) => {
+  if (task.result?.state === 'fail') await picture(page, 'failed');
+});
+
 afterAll(async () => {
   await browser.close();
   server.stop();
@@ -53,7 +57,7 @@ test('nobody gets in without a token, and with one the cookie is out of reach of
   await page.getByRole('heading', { name: 'Stonechat' }).waitFor();
   expect(await violations(page)).toEqual([]);
   await picture(page, 'sign-in');
-  await reader.signIn('not a token');
+  await reader.offer('not a token');
   await page.getByRole('alert').waitFor();
   await reader.signIn(server.secret());
   await page.getByRole('heading', { name: 'Overview' }).waitFor();

@@ -1,6 +1,6 @@
 // What an operator does at night, by the forms of the pages, against the real server.
 import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import type { Page } from 'playwright-core';
 import { Browser, picture, violations } from './browser';
 import { Reader } from './pages';
@@ -25,6 +25,10 @@ beforeAll(async () => {
   reader = new Reader(page);
   await reader.signIn(server.secret());
   await page.getByRole('heading', { name: 'Overview' }).waitFor();
+});
+
+afterEach(async ({ task }) => {
+  if (task.result?.state === 'fail') await picture(page, 'failed');
 });
 
 afterAll(async () => {

@@ -11,9 +11,14 @@ export class Reader {
 
   constructor(readonly page: Page) {}
 
-  async signIn(token: string) {
+  async offer(token: string) {
     await this.page.getByLabel('Admin token').fill(token);
     await this.page.getByRole('button', { name: 'Sign in' }).click();
+  }
+
+  async signIn(token: string) {
+    await this.offer(token);
+    await this.page.getByRole('navigation', { name: 'Pages' }).waitFor();
   }
 
   async go(address: string, title: string) {

@@ -45,6 +45,7 @@ const json = (body: unknown): Sent => ({ body: JSON.stringify(body), kind: 'appl
 
 /** Asks, and gives the answer when it is a good one. */
 async function exchange(method: string, path: string, { body, kind, signal }: Sent): Promise<Response> {
+  const session = csrf;
   const headers: Record<string, string> = {};
   if (method !== 'GET') headers['X-CSRF-Token'] = csrf;
   if (kind !== undefined) headers['Content-Type'] = kind;
@@ -63,7 +64,8 @@ async function exchange(method: string, path: string, { body, kind, signal }: Se
   }
   if (answer.ok) return answer;
   const problem = parse(await answer.text()) as { code?: string; detail?: string } | undefined;
-  if (answer.status === 401 && path !== '/session') onSignedOut();
+  // Unless somebody has signed in since: then it is another session that is over.
+  if (answer.status === 401 && path !== '/session' && csrf === session) onSignedOut();
   const detail = problem?.detail ?? `The node answered ${answer.status}.`;
   throw new Refused(answer.status, problem?.code ?? 'unknown', detail);
 }
