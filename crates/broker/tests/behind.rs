@@ -13,7 +13,7 @@ use common::{Device, Node, config, device, id, run, soon, until, user};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use stonechat_broker::{BrokerConfig, Event, Fault, Posted, commit_sink};
-use stonechat_mailbox::{Envelope, JournalStore, Receipt, Store, StoreConfig};
+use stonechat_mailbox::{Envelope, JournalStore, Receipt, Store, StoreConfig, StoreError};
 use stonechat_protocol::{Address, Seq};
 
 /// More senders than an offline queue asks the store for at a time.
@@ -307,5 +307,32 @@ fn a_crash_loses_no_receipt_however_long_it_waited() {
             .and_then(|receipt| receipt.delivered);
         assert_eq!(delivered, Some(id(1)));
         soon("closing", store.close()).await.expect("closes");
+    });
+}
+
+/// The store refuses to be asked, and is asked again.
+#[test]
+fn a_receipt_outlasts_a_store_that_refuses_to_be_asked() {
+    /// More than may wait for the database.
+    const QUESTIONS: usize = 70_000;
+    let held = Arc::new(Held::default());
+    run(one_queue(), held_by(&held), async |node| {
+        node.create(&["alice", "bob"]).await;
+        let mut bob = node.attach("bob/laptop").await;
+        post(node, &[String::from("alice")], "bob").await;
+        assert_eq!(bob.messages(1).await, [1]);
+        held.hold(true);
+        let questions: Vec<_> = (0..QUESTIONS).map(|_| node.store.values("none")).collect();
+        let refused = soon("an answer", node.store.values("none")).await;
+        assert!(
+            matches!(refused, Err(StoreError::Overloaded)),
+            "{refused:?}"
+        );
+        bob.ack(1).await;
+        all_acknowledged(node, "bob", 1).await;
+        held.hold(false);
+        drop(questions);
+        let moved = || stored(node, "alice", "bob").and_then(|receipt| receipt.delivered);
+        until("alice's receipt", || moved() == Some(id(1))).await;
     });
 }

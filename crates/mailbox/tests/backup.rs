@@ -9,8 +9,9 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::{Node, user, wait};
+use common::{Node, Time, config, id, until, user, wait};
 use stonechat_mailbox::{
     Account, AppendError, BackupError, BackupProgress, Fullest, Store, StoreAdmin, StoreError,
     UserLimits, restore, verify_backup,
@@ -123,8 +124,8 @@ fn only_an_empty_directory_is_restored_into_and_half_a_restore_is_not_served() {
     assert!(matches!(refused(&file, &target), BackupError::NotEmpty(_)));
     // As a restore that was killed would leave it.
     fs::write(target.join("RESTORING"), "").unwrap();
-    let time = common::Time::default();
-    let opened = Node::try_with(common::config(&target, &time), time);
+    let time = Time::default();
+    let opened = Node::try_with(config(&target, &time), time);
     assert!(matches!(
         opened.err(),
         Some(StoreError::Backup(BackupError::Interrupted(_)))
@@ -293,7 +294,7 @@ fn what_is_sent_meanwhile_is_on_both_sides_or_on_neither() {
     let held: Vec<_> = node.held(&node.mailbox("aa"), 0);
     let mut known = 0;
     for n in BETWEEN + 1..BETWEEN + 3_000 {
-        let id = common::id(n);
+        let id = id(n);
         if matches!(
             window.classify(id),
             stonechat_protocol::Seen::Accepted { .. }
@@ -306,4 +307,48 @@ fn what_is_sent_meanwhile_is_on_both_sides_or_on_neither() {
         }
     }
     assert!(known > 0, "nothing was sent while the backup ran");
+}
+
+/// What is accepted after the mailboxes were read is in the backup as the journal of that time, also
+/// when the node has no more need of that journal.
+#[test]
+fn what_is_accepted_after_the_mailboxes_were_read_is_in_the_backup() {
+    // A machine may be so busy that the backup is over before anything could be sent.
+    let in_time = [100, 400, 500].into_iter().any(sent_during_a_backup);
+    assert!(in_time, "three backups were over too soon");
+}
+
+/// `false`: the backup was over too soon. It reads receipts 20 times `lazy_flush_ms` after the mailboxes.
+fn sent_during_a_backup(lazy_flush_ms: u64) -> bool {
+    let base = tempfile::tempdir().unwrap();
+    let (file, time) = (base.path().join("running.backup"), Time::default());
+    let mut settings = config(&base.path().join("data"), &time);
+    settings.receipt_grace = Duration::from_secs(3600);
+    settings.lazy_flush = Duration::from_millis(lazy_flush_ms);
+    let node = Node::with(settings, time);
+    let (alice, bob) = (node.create("alice"), node.create("bob"));
+    for n in 1..=5 {
+        node.send(&alice, &bob, n).unwrap();
+    }
+    node.barrier();
+    let progress = Arc::new(BackupProgress::default());
+    let (store, watched, to) = (Arc::clone(&node.store), Arc::clone(&progress), file.clone());
+    let running = std::thread::spawn(move || wait(store.backup(&to, watched)));
+    until("the mailboxes are read", || progress.mailboxes() == 2);
+    for n in 6..=10 {
+        node.send(&alice, &bob, n).unwrap();
+    }
+    node.barrier();
+    node.store.migrate_now().unwrap();
+    node.store.checkpoint_now().unwrap();
+    let in_time = !running.is_finished();
+    running.join().unwrap().unwrap();
+    node.close();
+    let target = base.path().join("restored");
+    restore(&file, &target).unwrap();
+    let node = Node::open(&target);
+    let held = node.held(&node.mailbox("bob"), 0);
+    let all: Vec<_> = (1..=10).map(|n| (n, id(n))).collect();
+    assert!(!in_time || held == all, "{held:?}");
+    in_time
 }
