@@ -29,7 +29,7 @@ const SIGN_IN_LOOK_EVERY: Duration = Duration::from_millis(100);
 const EDGE: usize = 10;
 /// After the last has signed in, before memory is compared: what signing in left to write goes to the
 /// database meanwhile.
-const SETTLE: Duration = Duration::from_secs(30);
+const SETTLE: Duration = Duration::from_secs(90);
 const MIB: f64 = 1_048_576.0;
 
 /// Connections held for minutes: memory, losses, CPU.
@@ -76,14 +76,22 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     }
     let began = Instant::now();
     let within = SIGNED_IN_WITHIN + SIGNED_IN_EACH * args.connections;
-    for pair in &mut pairs {
-        pair.signed_in(began + within)?;
+    loop {
+        let mut signed_in = 0;
+        for pair in &mut pairs {
+            signed_in += usize::from(pair.signed_in(began + within)?);
+        }
+        if signed_in == pairs.len() {
+            break;
+        }
+        std::thread::sleep(SIGN_IN_LOOK_EVERY);
     }
     report.figure(
         "until all were signed in",
         began.elapsed().as_secs_f64(),
         "s",
     );
+    let at_sign_in = servers(&pairs)?.rss_bytes;
     std::thread::sleep(SETTLE);
     let looks = hold(args, &pairs, &mut report)?;
     for pair in &mut pairs {
@@ -101,6 +109,11 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     let before: u64 = pairs.iter().map(|pair| pair.before.rss_bytes).sum();
     let created: u64 = pairs.iter().map(|pair| pair.created.rss_bytes).sum();
     report.aimed("connections lost", lost as f64, "", Target::AtMost(0.0));
+    report.figure(
+        "server memory, all just signed in",
+        at_sign_in as f64 / MIB,
+        "MiB",
+    );
     report.figure("server memory, first ten seconds", at_first / MIB, "MiB");
     report.figure("server memory, last ten seconds", at_last / MIB, "MiB");
     report.aimed(
@@ -162,14 +175,20 @@ fn add(sum: Usage, more: Usage) -> Usage {
     }
 }
 
+fn servers(pairs: &[Pair]) -> Result<Usage> {
+    pairs.iter().try_fold(Usage::default(), |sum, pair| {
+        Ok(add(sum, Usage::of(pair.server.pid())?))
+    })
+}
+
 fn hold(args: &Args, pairs: &[Pair], report: &mut Report) -> Result<Vec<Look>> {
     let began = Instant::now();
     let until = began + Duration::from_secs_f64(args.minutes * 60.0);
     let mut looks = Vec::new();
     loop {
-        let (mut server, mut swarm) = (Usage::default(), Usage::default());
+        let server = servers(pairs)?;
+        let mut swarm = Usage::default();
         for pair in pairs {
-            server = add(server, Usage::of(pair.server.pid())?);
             swarm = add(swarm, Usage::of(pair.swarm.pid())?);
         }
         report.series.push(Sample {
@@ -228,25 +247,24 @@ impl Pair {
         })
     }
 
-    fn signed_in(&mut self, until: Instant) -> Result<()> {
-        loop {
-            let devices = self.server.metric("stonechat_devices_connected")?;
-            if devices >= f64::from(self.users) {
-                return Ok(());
-            }
-            if devices == 0.0 {
-                self.created = Usage::of(self.server.pid())?;
-            }
-            if let Some(status) = self.swarm.ended()? {
-                bail!("the swarm ended with {status}:\n{}", self.log());
-            }
-            ensure!(
-                Instant::now() < until,
-                "{devices} are signed in:\n{}",
-                self.log()
-            );
-            std::thread::sleep(SIGN_IN_LOOK_EVERY);
+    /// Whether all are.
+    fn signed_in(&mut self, until: Instant) -> Result<bool> {
+        let devices = self.server.metric("stonechat_devices_connected")?;
+        if devices >= f64::from(self.users) {
+            return Ok(true);
         }
+        if devices == 0.0 {
+            self.created = Usage::of(self.server.pid())?;
+        }
+        if let Some(status) = self.swarm.ended()? {
+            bail!("the swarm ended with {status}:\n{}", self.log());
+        }
+        ensure!(
+            Instant::now() < until,
+            "{devices} are signed in:\n{}",
+            self.log()
+        );
+        Ok(false)
     }
 
     fn log(&self) -> String {
