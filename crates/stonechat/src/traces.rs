@@ -184,8 +184,9 @@ impl Exporter {
                     return;
                 }
                 Err(error) if !error.passes || attempt == ATTEMPTS_MAX || self.is_stopping() => {
-                    self.figures.failed.increment(spans);
+                    // Whoever sees it counted finds it in the log.
                     self.tell_failure(&error.why);
+                    self.figures.failed.increment(spans);
                     return;
                 }
                 Err(_) => self.wait(pause),
