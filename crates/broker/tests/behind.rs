@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::gate::Held;
-use common::{Device, Node, config, device, id, run, soon, until, user};
+use common::{DEADLINE, Device, Node, config, device, id, run, soon, until, user};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use stonechat_broker::{BrokerConfig, Event, Fault, Posted, commit_sink};
@@ -66,7 +66,11 @@ fn held_by(held: &Arc<Held>) -> impl FnOnce(&mut StoreConfig) {
 fn stored(node: &Node, of: &str, with: &str) -> Option<Receipt> {
     let mailbox = node.store.resident(&user(of))?;
     let receipt = node.store.receipt(&mailbox, &user(with)).now_or_never()?;
-    receipt.expect("reads")
+    match receipt {
+        // It cannot be asked yet.
+        Err(StoreError::Overloaded) => None,
+        receipt => receipt.expect("reads"),
+    }
 }
 
 /// Receives messages of `CROWD` senders and acknowledges them while the store answers nothing.
@@ -286,6 +290,10 @@ fn a_crash_loses_no_receipt_however_long_it_waited() {
         held.hold(true);
         bob.ack(1).await;
         until("the receipt waits", || held.is_waited_for()).await;
+        // Between two of its messages: it has said so.
+        let tree = node.broker.tree();
+        let queue = tree.find_by_name("offline_queue.0").expect("it is there");
+        tree.inspect(queue.id, DEADLINE).await.expect("it answers");
         soon("all is written", node.store.flush())
             .await
             .expect("flushes");
