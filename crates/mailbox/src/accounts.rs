@@ -8,7 +8,8 @@ use std::sync::Arc;
 use stonechat_protocol::UserId;
 use tokio::sync::oneshot;
 
-use crate::api::{Account, StoreError, Unavailable};
+use crate::api::Account;
+use crate::error::{StoreError, Unavailable};
 use crate::housekeeper::ask;
 use crate::journal::Record;
 use crate::queue::Job;

@@ -10,8 +10,9 @@ use serde::Serialize;
 use stonechat_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
-use crate::api::{MailboxRef, StoreError, Unavailable};
+use crate::api::MailboxRef;
 use crate::backup::{self, BackupProgress, BackupReport};
+use crate::error::{StoreError, Unavailable};
 use crate::files::free_bytes;
 use crate::store::JournalStore;
 use crate::workers::spawn;

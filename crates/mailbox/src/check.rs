@@ -12,8 +12,8 @@ use std::path::Path;
 use serde::Serialize;
 use stonechat_protocol::{Seq, UserId};
 
-use crate::api::StoreError;
 use crate::checkpoint::{FIRST_SEGMENT, POSITION};
+use crate::error::StoreError;
 use crate::journal::{FORMAT, Record, scan};
 use crate::layout::Layout;
 use crate::migrate::minute_of;

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use stonechat_protocol::UserId;
 
-use crate::api::{Receipt, StoreError};
+use crate::api::Receipt;
+use crate::error::StoreError;
 use crate::files::{io_error, sync_dir};
 use crate::housekeeper::flush;
 use crate::journal::{record, segment};

@@ -14,7 +14,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 use stonechat_protocol::{DeviceId, Seq, UserId};
 
-use crate::api::{Append, CommitSink, Committed, Placed, StoreError, Unavailable};
+use crate::api::{Append, CommitSink, Committed, Placed};
+use crate::error::{StoreError, Unavailable};
 use crate::journal::{JournalWriter, Record, WriteError, frame, record};
 use crate::mailbox::{Mailbox, Recent, recent_bytes};
 use crate::purge;

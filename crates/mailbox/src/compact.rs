@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::api::StoreError;
+use crate::error::StoreError;
 use crate::files::{create_dir, remove_dir, sync_dir};
 use crate::layout::Layout;
 use crate::sledstore::{Database, TREES, Tree};

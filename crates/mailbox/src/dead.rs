@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 
 use stonechat_protocol::Seq;
 
-use crate::api::{DeadLetter, StoreError, Stored};
+use crate::api::{DeadLetter, Stored};
+use crate::error::StoreError;
 use crate::expire;
 use crate::housekeeper::ask;
 use crate::journal::Record;

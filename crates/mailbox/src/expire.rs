@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use stonechat_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
-use crate::api::{Append, StoreError, Stored};
+use crate::api::{Append, Stored};
+use crate::error::StoreError;
 use crate::journal::Record;
 use crate::mailbox::{Chunk, Mailbox};
 use crate::migrate::{minute_of, pack};

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::api::StoreError;
+use crate::error::StoreError;
 
 /// Turns an I/O error into one that says what was tried on which file.
 pub(crate) fn io_error(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use stonechat_protocol::UserId;
 
 use crate::admin::{Fullest, Fullness};
-use crate::api::StoreError;
+use crate::error::StoreError;
 use crate::shared::Core;
 use crate::sledstore::Database;
 use crate::sledstore::values::{self, Meta};

@@ -6,8 +6,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use stonechat_protocol::{DeviceId, UserId};
 
-use crate::api::StoreError;
 use crate::codec::Reader;
+use crate::error::StoreError;
 use crate::journal::frame;
 use crate::journal::record::Record;
 use crate::journal::replay::read_one;

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use stonechat_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
-use crate::api::{StoreError, Unavailable};
+use crate::error::{StoreError, Unavailable};
 use crate::mailbox::Mailbox;
 use crate::queue::Job;
 use crate::shared::Core;

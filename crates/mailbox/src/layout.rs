@@ -13,8 +13,8 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use crate::api::StoreError;
 use crate::backup::BackupError;
+use crate::error::StoreError;
 use crate::files::{create_dir, io_error, remove_dir, replace, sync_dir};
 use crate::journal::{FORMAT, UNNAMED};
 

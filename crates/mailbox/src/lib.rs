@@ -38,6 +38,7 @@ mod committer;
 mod compact;
 mod config;
 mod dead;
+mod error;
 mod expire;
 mod files;
 mod fullest;
@@ -75,5 +76,6 @@ pub use backup::{
 pub use check::{CheckReport, check};
 pub use compact::{CompactReport, compact};
 pub use config::{Clock, Faults, StoreConfig, WriteFault};
+pub use error::{AppendError, StoreError, Unavailable};
 pub use mailbox::Mailbox;
 pub use store::JournalStore;

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::api::{CommitSink, StoreError, Unavailable};
+use crate::api::CommitSink;
 use crate::committer::Committer;
 use crate::config::StoreConfig;
+use crate::error::{StoreError, Unavailable};
 use crate::journal::segment::SegmentTable;
 use crate::journal::{JournalWriter, PrepareLimits, Spare, scan};
 use crate::layout::Layout;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use stonechat_protocol::{Seq, UserId};
 
-use crate::api::{StoreError, Stored};
+use crate::api::Stored;
+use crate::error::StoreError;
 use crate::mailbox::{Chunk, Mailbox};
 use crate::shared::Core;
 use crate::sledstore::Database;

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 
 use stonechat_protocol::{MessageId, Seq, UserId};
 
-use crate::api::{StoreError, Stored};
+use crate::api::Stored;
+use crate::error::StoreError;
 use crate::mailbox::Chunk;
 use crate::sledstore::{Database, Found, values};
 

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use stonechat_protocol::{Seq, UserId};
 
 use crate::admin::Purged;
-use crate::api::StoreError;
+use crate::error::StoreError;
 use crate::housekeeper::ask;
 use crate::journal::Record;
 use crate::mailbox::{Freed, Mailbox, State};

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use crate::api::{Append, StoreError};
+use crate::api::Append;
+use crate::error::StoreError;
 use crate::journal::Record;
 use crate::mailbox::Mailbox;
 

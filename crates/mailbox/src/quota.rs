@@ -4,8 +4,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::api::{Append, AppendError, MailboxRef, UserLimits};
+use crate::api::{Append, MailboxRef, UserLimits};
 use crate::config::StoreConfig;
+use crate::error::AppendError;
 use crate::mailbox::{Mailbox, State};
 
 /// `messages_per_s` of a user's own limits, beside them; 0: as configured.

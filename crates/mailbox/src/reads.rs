@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use stonechat_protocol::{DeviceId, MessageId, Seq, UserId};
 
-use crate::api::{AckOutcome, ReadBatch, StoreError, Stored};
+use crate::api::{AckOutcome, ReadBatch, Stored};
+use crate::error::StoreError;
 use crate::mailbox::{Chunk, Mailbox, State};
 use crate::shared::Core;
 

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use ahash::HashMap;
 use stonechat_protocol::{MessageId, UserId};
 
-use crate::api::{MailboxRef, Receipt, StoreError};
+use crate::api::{MailboxRef, Receipt};
+use crate::error::StoreError;
 use crate::mailbox::Mailbox;
 use crate::shared::Core;
 use crate::sledstore::{Database, values};

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use stonechat_protocol::{DeviceId, MessageId, Seq, UserId};
 
-use crate::api::{Account, Envelope, Receipt, StoreError};
+use crate::api::{Account, Envelope, Receipt};
+use crate::error::StoreError;
 use crate::files::{io_error, sync_dir};
 use crate::journal::record::DeviceRecord;
 use crate::journal::segment::{self, HEADER_BYTES, Header};

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::api::StoreError;
 use crate::config::{Faults, WriteFault};
+use crate::error::StoreError;
 use crate::files::io_error;
 
 /// The reserve file.

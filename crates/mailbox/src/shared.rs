@@ -17,8 +17,9 @@ use parking_lot::{Mutex, MutexGuard};
 use stonechat_protocol::{Seq, UserId};
 use tokio::sync::Notify;
 
-use crate::api::{Account, StoreError, Unavailable, UserLimits};
+use crate::api::{Account, UserLimits};
 use crate::config::StoreConfig;
+use crate::error::{StoreError, Unavailable};
 use crate::files::free_bytes;
 use crate::housekeeper::Upkeep;
 use crate::journal::Spare;

@@ -11,9 +11,10 @@ use stonechat_protocol::{DeviceId, MessageId, Seq, UserId};
 use tokio::sync::oneshot;
 
 use crate::api::{
-    Account, AckOutcome, Append, AppendError, DeadLetter, DeviceState, MailboxRef, ReadBatch,
-    Receipt, Store, StoreError, StoreStats, Unavailable,
+    Account, AckOutcome, Append, DeadLetter, DeviceState, MailboxRef, ReadBatch, Receipt, Store,
+    StoreStats,
 };
+use crate::error::{AppendError, StoreError, Unavailable};
 use crate::journal::Record;
 use crate::lifecycle::{Threads, close};
 use crate::mailbox::Device;

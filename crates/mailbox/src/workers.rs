@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::api::{StoreError, Unavailable};
+use crate::error::{StoreError, Unavailable};
 use crate::shared::Core;
 
 /// Jobs that may wait.

@@ -1,7 +1,7 @@
 // One user: devices, connections, mailbox, limits, what happened to them lately, and what can be done.
 import { useCallback } from 'preact/hooks';
 import { Action, Opens } from '../actions';
-import { get, part, patch, post, query, Refused, remove } from '../api';
+import { get, part, patch, post, query, remove } from '../api';
 import { actorOf, type Feed } from '../events';
 import { bytes, count, figure, moment, words } from '../format';
 import { usePolled } from '../hooks';
@@ -188,19 +188,12 @@ interface UserToken {
 
 const TOKEN_TONES: Record<UserToken['state'], Tone> = { good: 'good', revoked: 'bad', expired: 'plain' };
 
-/** The tokens that are remembered; `null` when the node does not remember them. */
-async function tokensOf(user: string, signal: AbortSignal): Promise<{ tokens: UserToken[] | null }> {
-  try {
-    return await get<{ tokens: UserToken[] }>(`/users/${part(user)}/tokens`, signal);
-  } catch (failure) {
-    if (failure instanceof Refused && failure.status === 405) return { tokens: null };
-    throw failure;
-  }
-}
-
 function Tokens({ user, changed }: { user: string; changed: () => void }) {
   const { data, error, again } = usePolled(
-    useCallback((signal: AbortSignal) => tokensOf(user, signal), [user]),
+    useCallback(
+      (signal: AbortSignal) => get<{ tokens: UserToken[] }>(`/users/${part(user)}/tokens`, signal),
+      [user],
+    ),
     5_000,
   );
   const done = () => {
@@ -232,7 +225,7 @@ function Tokens({ user, changed }: { user: string; changed: () => void }) {
         </span>
       </div>
       {!data && <Waiting error={error} />}
-      {data?.tokens && (
+      {data && (
         <Table
           caption="Tokens, newest first"
           columns={[

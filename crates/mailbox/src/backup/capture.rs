@@ -13,9 +13,10 @@ use stonechat_protocol::{Seq, UserId};
 use super::file::{BackupWriter, End, Kind};
 use super::journal::{Hold, JournalCopy};
 use super::{BackupError, BackupProgress, BackupReport};
-use crate::api::{Receipt, StoreError, Stored};
+use crate::api::{Receipt, Stored};
 use crate::checkpoint;
 use crate::codec::{put_bytes, put_varint};
+use crate::error::StoreError;
 use crate::housekeeper::flush;
 use crate::journal::record;
 use crate::mailbox::{Chunk, Mailbox};
@@ -109,7 +110,7 @@ impl Capture<'_> {
             return Err(why.into());
         }
         if self.core.abandoned() {
-            return Err(crate::api::Unavailable::Closing.into());
+            return Err(crate::error::Unavailable::Closing.into());
         }
         if self.journal.behind(self.core) >= BEHIND_BYTES {
             let upto = self.core.applied.load(Ordering::Acquire);

@@ -15,8 +15,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::BackupError;
-use crate::api::StoreError;
 use crate::codec::{DecodeError, Reader, put_varint};
+use crate::error::StoreError;
 use crate::files::{io_error, sync_dir};
 use crate::journal::{u32_at, u64_at};
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 use super::file::{BackupWriter, Kind};
-use crate::api::StoreError;
 use crate::codec::{DecodeError, Reader, put_varint};
+use crate::error::StoreError;
 use crate::files::io_error;
 use crate::journal::segment::{self, HEADER_BYTES};
 use crate::shared::Core;

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use super::frame::{self, FRAME_HEADER_BYTES};
 use super::record::Record;
 use super::segment::{self, FORMAT, HEADER_BYTES, Header, ParsedHeader};
-use crate::api::StoreError;
 use crate::codec::{DecodeError, Reader};
+use crate::error::StoreError;
 use crate::files::io_error;
 
 /// One segment as found.

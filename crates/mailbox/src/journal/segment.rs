@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::frame::{u32_at, u64_at};
-use crate::api::StoreError;
+use crate::error::StoreError;
 use crate::files::{io_error, sync_dir};
 
 /// Version of the journal's format this build writes.

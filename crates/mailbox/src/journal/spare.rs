@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 
 use super::segment;
-use crate::api::StoreError;
+use crate::error::StoreError;
 use crate::files::{io_error, sync_dir};
 
 /// Where a file is prepared before it gets its name.

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use super::frame;
 use super::segment::{self, HEADER_BYTES, Header, SegmentTable};
 use super::spare::Spare;
-use crate::api::StoreError;
 use crate::config::{Faults, WriteFault};
+use crate::error::StoreError;
 use crate::files::io_error;
 
 /// Why a batch is not durable.

@@ -19,8 +19,9 @@ pub(crate) use sled::Tree;
 use stonechat_protocol::{Seq, UserId};
 
 use self::values::{Meta, PART_BYTES_MAX};
-use crate::api::{Account, DeadLetter, Receipt, StoreError, Stored};
+use crate::api::{Account, DeadLetter, Receipt, Stored};
 use crate::codec::{DecodeError, Reader};
+use crate::error::StoreError;
 use crate::files::{io_error, sync_dir};
 use crate::journal::{FORMAT, record};
 use crate::mailbox::Chunk;
