@@ -120,6 +120,7 @@ fn write(
         database
             .meta
             .insert(snapshot.user.as_str(), snapshot.meta.encode())?;
+        database.keep_up()?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ pub(crate) mod values;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -57,6 +58,8 @@ pub(crate) struct Database {
     dir: PathBuf,
     db: Db,
     file: File,
+    /// How long the file is known to be on the device.
+    durable_bytes: AtomicU64,
     pub(crate) meta: Tree,
     pub(crate) messages: Tree,
     pub(crate) receipts: Tree,
@@ -103,6 +106,7 @@ impl Database {
         let database = Self {
             dir: dir.to_owned(),
             file,
+            durable_bytes: AtomicU64::new(0),
             meta: tree("meta")?,
             messages: tree("messages")?,
             receipts: tree("receipts")?,
@@ -130,12 +134,38 @@ impl Database {
         sync_dir(&self.dir)
     }
 
+    /// Makes durable that the database's file has grown, or shrunk, if it has.
+    ///
+    /// sled hands what it writes to the device itself, but not that there is more of the file. What it
+    /// overwrites is durable before that is. A power cut in between leaves new content where pages
+    /// were that had moved to the end of the file, and no end of the file: sled finds the old places
+    /// damaged and does not open. So a longer file is made durable before much else is written.
+    pub(crate) fn keep_up(&self) -> Result<(), StoreError> {
+        let length = self.length()?;
+        if length == self.durable_bytes.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.sync_file(length)
+    }
+
     /// Makes everything written before durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         self.db.flush()?;
-        self.file
-            .sync_data()
-            .map_err(io_error("syncing", self.dir.join("db")))
+        self.sync_file(self.length()?)
+    }
+
+    fn length(&self) -> Result<u64, StoreError> {
+        let about = self.file.metadata();
+        let about = about.map_err(io_error("looking at", self.dir.join("db")))?;
+        Ok(about.len())
+    }
+
+    /// `length` is what the file had before.
+    fn sync_file(&self, length: u64) -> Result<(), StoreError> {
+        let synced = self.file.sync_data();
+        synced.map_err(io_error("syncing", self.dir.join("db")))?;
+        self.durable_bytes.store(length, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Bytes on disk.
@@ -200,7 +230,7 @@ impl Database {
             let key = values::chunk_key(user, chunk.first, part as u8);
             self.messages.insert(key, bytes)?;
         }
-        Ok(())
+        self.keep_up()
     }
 
     /// Removes a chunk: its first part first.
@@ -213,7 +243,7 @@ impl Database {
         for part in 0..parts {
             self.messages.remove(values::chunk_key(user, first, part))?;
         }
-        Ok(())
+        self.keep_up()
     }
 
     /// Puts chunks in the place of others, in one step.
@@ -236,7 +266,7 @@ impl Database {
             }
         }
         self.messages.apply_batch(batch)?;
-        Ok(())
+        self.keep_up()
     }
 
     /// The messages of a chunk; `None` when it is gone or was rewritten.
@@ -428,5 +458,32 @@ impl Database {
                     .map_err(|error| self.damaged("dead", &key, &error))
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_grows_is_made_durable_as_it_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("sled"), 1 << 20).unwrap();
+        let user = UserId::new("bob").unwrap();
+        for n in 0..200_u64 {
+            let key = values::chunk_key(&user, n + 1, 0);
+            database
+                .messages
+                .insert(key, vec![n as u8; 60_000])
+                .unwrap();
+            // Removes nothing: any write through here looks.
+            database.remove_chunk(&user, n + 1, 0).unwrap();
+        }
+        let length = database.length().unwrap();
+        let durable = database.durable_bytes.load(Ordering::Relaxed);
+        assert!(length > 8 << 20, "{length} bytes show nothing");
+        // What sled's own threads are writing this moment is not awaited.
+        let most_behind = 3 * SLED_SEGMENT_BYTES as u64;
+        assert!(length - durable < most_behind, "{durable} of {length}");
     }
 }
