@@ -484,6 +484,9 @@ mod tests {
         assert!(length > 8 << 20, "{length} bytes show nothing");
         // What sled's own threads are writing this moment is not awaited.
         let most_behind = 3 * SLED_SEGMENT_BYTES as u64;
-        assert!(length - durable < most_behind, "{durable} of {length}");
+        assert!(
+            length.abs_diff(durable) < most_behind,
+            "{durable} of {length}"
+        );
     }
 }
