@@ -56,6 +56,9 @@ pub enum StoreError {
     /// sled failed.
     #[error("the mailbox database failed: {0}")]
     Database(String),
+    /// sled found damage in its own file.
+    #[error("damaged data in the mailbox database {0}; see docs/operations.md#damaged-data")]
+    DamagedDatabase(String),
     /// Stored bytes are damaged. The message names file and offset and the documented way out.
     #[error("damaged data in {file} at byte {offset}: {what}; see docs/operations.md#damaged-data")]
     Damaged {

@@ -82,7 +82,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let exit = match &error {
             StoreError::InUse(_) => Exit::Unavailable,
-            StoreError::Damaged { .. } | StoreError::Version { .. } => Exit::Data,
+            StoreError::Damaged { .. }
+            | StoreError::DamagedDatabase(_)
+            | StoreError::Version { .. } => Exit::Data,
             StoreError::Io { source, .. }
                 if source.kind() == std::io::ErrorKind::PermissionDenied =>
             {

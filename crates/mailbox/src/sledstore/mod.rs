@@ -34,7 +34,13 @@ const UNLOCK_MAX: Duration = Duration::from_secs(10);
 
 impl From<sled::Error> for StoreError {
     fn from(error: sled::Error) -> Self {
-        Self::Database(error.to_string())
+        match error {
+            sled::Error::Corruption { at, .. } => Self::DamagedDatabase(match at {
+                Some(at) => format!("at {at:?}"),
+                None => "at a place it does not tell".to_owned(),
+            }),
+            other => Self::Database(other.to_string()),
+        }
     }
 }
 
@@ -464,6 +470,13 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn damage_is_told_with_the_way_out() {
+        let error = sled::Error::Corruption { at: None, bt: () };
+        let text = StoreError::from(error).to_string();
+        assert!(text.contains("docs/operations.md#damaged-data"), "{text}");
+    }
 
     #[test]
     fn a_file_that_grows_is_made_durable_as_it_grows() {
