@@ -468,38 +468,4 @@ impl Database {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn damage_is_told_with_the_way_out() {
-        let error = sled::Error::Corruption { at: None, bt: () };
-        let text = StoreError::from(error).to_string();
-        assert!(text.contains("docs/operations.md#damaged-data"), "{text}");
-    }
-
-    #[test]
-    fn a_file_that_grows_is_made_durable_as_it_grows() {
-        let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&dir.path().join("sled"), 1 << 20).unwrap();
-        let user = UserId::new("bob").unwrap();
-        for n in 0..200_u64 {
-            let key = values::chunk_key(&user, n + 1, 0);
-            database
-                .messages
-                .insert(key, vec![n as u8; 60_000])
-                .unwrap();
-            // Removes nothing: any write through here looks.
-            database.remove_chunk(&user, n + 1, 0).unwrap();
-        }
-        let length = database.length().unwrap();
-        let durable = database.durable_bytes.load(Ordering::Relaxed);
-        assert!(length > 8 << 20, "{length} bytes show nothing");
-        // What sled's own threads are writing this moment is not awaited.
-        let most_behind = 3 * SLED_SEGMENT_BYTES as u64;
-        assert!(
-            length.abs_diff(durable) < most_behind,
-            "{durable} of {length}"
-        );
-    }
-}
+mod tests;
