@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -100,6 +101,8 @@ struct State {
     drain_gone: bool,
     /// The connection was woken for what is queued. Until then it leaves it alone.
     woken: bool,
+    /// Since when the oldest event waits that can wait for others.
+    waits_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -137,7 +140,7 @@ impl Outlet {
     }
 
     /// Queues an event that can wait for one that is pushed, to share its write, or for
-    /// [`Outlet::hurry`], which the caller has to see to.
+    /// [`Outlet::hurry_after`], which the caller has to see to.
     ///
     /// # Errors
     /// As [`Outlet::push`].
@@ -145,13 +148,19 @@ impl Outlet {
         self.queue(event, false)
     }
 
-    /// What is queued has waited long enough.
-    pub fn hurry(&self) {
+    /// Nothing may wait longer than this: has what is queued written if it has, and tells when to
+    /// ask again if it has not. `None` while nothing waits.
+    pub fn hurry_after(&self, wait_max: Duration) -> Option<Duration> {
         let mut state = self.0.state.lock();
-        if !state.queue.is_empty() && !std::mem::replace(&mut state.woken, true) {
-            drop(state);
-            self.0.waker.wake();
+        let waited = state.waits_since?.elapsed();
+        if waited < wait_max {
+            return Some(wait_max - waited);
         }
+        state.waits_since = None;
+        state.woken = true;
+        drop(state);
+        self.0.waker.wake();
+        None
     }
 
     fn queue(&self, event: Event, hurry: bool) -> Result<(), Closed> {
@@ -166,12 +175,18 @@ impl Outlet {
             // What was queued is not lost: messages are sent again, answers are asked for again.
             state.queue = VecDeque::new();
             state.bytes = 0;
+            state.waits_since = None;
             state.closed = Some((CloseReason::SlowConsumer, None));
         } else {
             state.bytes += weight;
             state.queue.push_back(event);
         }
         let wake = full || (hurry && !std::mem::replace(&mut state.woken, true));
+        if state.woken {
+            state.waits_since = None;
+        } else if !full {
+            state.waits_since.get_or_insert_with(Instant::now);
+        }
         drop(state);
         if wake {
             self.0.waker.wake();
@@ -271,6 +286,7 @@ impl Drain {
         }
         if state.queue.is_empty() {
             state.woken = false;
+            state.waits_since = None;
             if state.queue.capacity() > 64 {
                 state.queue = VecDeque::new();
             }
@@ -285,6 +301,7 @@ impl Drop for Drain {
         state.drain_gone = true;
         state.queue = VecDeque::new();
         state.bytes = 0;
+        state.waits_since = None;
     }
 }
 
@@ -362,9 +379,14 @@ mod tests {
         assert_eq!((taken, events.len()), (Some(Taken::Events), 2));
         outlet.push_unhurried(accepted()).unwrap();
         assert_eq!(drain.take_some(&mut events, 4096).now_or_never(), None);
-        outlet.hurry();
+        // It has not waited for long, and what is told to ask again is no longer than that.
+        let long = Duration::from_secs(3600);
+        assert!(outlet.hurry_after(long).is_some_and(|wait| wait <= long));
+        assert_eq!(drain.take_some(&mut events, 4096).now_or_never(), None);
+        assert_eq!(outlet.hurry_after(Duration::ZERO), None);
         let taken = drain.take_some(&mut events, 4096).now_or_never();
         assert_eq!((taken, events.len()), (Some(Taken::Events), 3));
+        assert_eq!(outlet.hurry_after(long), None, "nothing waits");
         outlet.push_unhurried(accepted()).unwrap();
         outlet.close(CloseReason::Shutdown, None);
         let taken = drain.take_some(&mut events, 4096).now_or_never();

@@ -3,8 +3,8 @@
 //! Acknowledgements on their way to the store are cumulative: one for every few
 //! milliseconds says as much as one for each message. Receipts, and answers to
 //! sends while the node is busy, share the write of a message that is likely to
-//! come (contract D8). Nothing waits longer than one tick, while the node is busy
-//! acknowledgements and receipts [`BUSY_TICKS`]; an idle session has none.
+//! come (contract D8). Nothing waits longer than `coalesce_ms`, while the node is busy
+//! acknowledgements and receipts [`BUSY_TICKS`] of them; an idle session has no ticks.
 
 use std::time::Duration;
 
@@ -20,8 +20,16 @@ const BUSY_TICKS: u8 = 4;
 impl Session {
     /// Sees to it that a tick comes.
     pub(super) fn tick_later(&mut self, ctx: &mut Ctx<Self>) {
+        let after = self.tick_length();
+        self.tick_after(after, ctx);
+    }
+
+    fn tick_length(&self) -> Duration {
+        Duration::from_millis(self.shared.config.coalesce_ms)
+    }
+
+    fn tick_after(&mut self, after: Duration, ctx: &mut Ctx<Self>) {
         if !std::mem::replace(&mut self.ticking, true) {
-            let after = Duration::from_millis(self.shared.config.coalesce_ms);
             ctx.run_later(after, Self::tick);
         }
     }
@@ -33,6 +41,9 @@ impl Session {
         if flush {
             self.ticks_held = 0;
         }
+        // An answer that came a moment ago is not hurried with the rest: in a conversation a message
+        // to share its write with is on its way, and a write costs more than all else about an answer.
+        let mut next: Option<Duration> = None;
         let mut at = 0;
         while let Some(device) = self.devices.get_mut(at) {
             let connection = device.slot.connection;
@@ -45,12 +56,15 @@ impl Session {
             if let Some(device) = self.devices.get(at)
                 && device.slot.connection == connection
             {
-                device.slot.outlet.hurry();
+                let wait = device.slot.outlet.hurry_after(self.tick_length());
+                next = [next, wait].into_iter().flatten().min();
                 at += 1;
             }
         }
         let holds = |device: &Device| device.ack_held || !device.receipts.is_empty();
-        if self.devices.iter().any(holds) {
+        if let Some(wait) = next {
+            self.tick_after(wait, ctx);
+        } else if self.devices.iter().any(holds) {
             self.tick_later(ctx);
         }
     }
