@@ -34,7 +34,9 @@ impl Session {
             let event = match answer.outcome {
                 Outcome::Accepted { ts_ms, duplicate } => {
                     FIGURES.accepted.increment(1);
-                    FIGURES.duplicates.increment(duplicate.into());
+                    if duplicate {
+                        FIGURES.duplicates.increment(1);
+                    }
                     Event::Accepted(Accepted {
                         id: answer.id,
                         ts_ms,

@@ -138,7 +138,9 @@ impl Session {
         if pushed.is_ok() {
             slot.sent.fetch_max(stored.seq, Ordering::AcqRel);
             FIGURES.delivered.increment(1);
-            FIGURES.redelivered.increment(redelivered.into());
+            if redelivered {
+                FIGURES.redelivered.increment(1);
+            }
             if let Some(followed) = followed {
                 self.devices[at].traced.delivered(stored.seq, followed);
             }

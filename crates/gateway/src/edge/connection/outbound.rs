@@ -189,8 +189,10 @@ impl<B: Backend> Core<B> {
                 batch.append(&mut std::mem::take(&mut self.writer.unsent));
             }
             let gathered = self.gather(&mut batch, cx);
-            self.shared.figures.bytes_out.increment(batch.len() as u64);
-            self.traffic.sent(batch.len());
+            if !batch.is_empty() {
+                self.shared.figures.bytes_out.increment(batch.len() as u64);
+                self.traffic.sent(batch.len());
+            }
             let written = self.writer.poll_batch(&batch, io, cx);
             scratch::give_back_write(batch);
             if let Gathered::Close(reason, retry_after_ms) = gathered {
