@@ -25,7 +25,7 @@ fn refused(n: u128, code: ErrorCode) -> Answer {
 
 #[test]
 fn an_idle_device_is_small() {
-    assert!(size_of::<Outbound>() <= 56);
+    assert!(size_of::<Outbound>() <= 64);
 }
 
 #[test]

@@ -8,6 +8,8 @@
 //! a device may have at most [`UNACCEPTED_MAX`] sends unanswered, so the last
 //! [`UNACCEPTED_MAX`] accepted ids recognise every possible resend.
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 use crate::MessageId;
@@ -42,13 +44,15 @@ pub enum Seen {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct IdWindow {
-    accepted: Vec<AcceptedId>,
+    /// A ring: a full window loses its first and gains a last without moving the two kilobytes
+    /// in between, which is done for every message, in the journal's thread and in the session's.
+    accepted: VecDeque<AcceptedId>,
 }
 
 impl IdWindow {
     /// Classifies an id.
     pub fn classify(&self, id: MessageId) -> Seen {
-        match self.accepted.last() {
+        match self.accepted.back() {
             None => Seen::New,
             Some(last) if id > last.id => Seen::New,
             Some(_) => match self.accepted.binary_search_by_key(&id, |entry| entry.id) {
@@ -63,7 +67,7 @@ impl IdWindow {
     /// Remembers an accepted id. Inserting one twice, or one below a full
     /// window, changes nothing: replaying a journal over newer state is safe.
     pub fn insert(&mut self, id: MessageId, ts_ms: u64) {
-        let at = match self.accepted.last() {
+        let at = match self.accepted.back() {
             Some(last) if id <= last.id => {
                 match self.accepted.binary_search_by_key(&id, |entry| entry.id) {
                     Ok(_) => return,
@@ -76,7 +80,7 @@ impl IdWindow {
             if at == 0 {
                 return;
             }
-            self.accepted.remove(0);
+            self.accepted.pop_front();
             self.accepted.insert(at - 1, AcceptedId { id, ts_ms });
         } else {
             self.accepted.insert(at, AcceptedId { id, ts_ms });
@@ -85,11 +89,11 @@ impl IdWindow {
 
     /// The greatest accepted id.
     pub fn last(&self) -> Option<MessageId> {
-        self.accepted.last().map(|entry| entry.id)
+        self.accepted.back().map(|entry| entry.id)
     }
 
     /// What is remembered, in increasing order of id.
-    pub fn entries(&self) -> &[AcceptedId] {
+    pub fn entries(&self) -> &VecDeque<AcceptedId> {
         &self.accepted
     }
 

@@ -86,8 +86,8 @@ impl World {
         let window = self.store.row(dev).window.clone();
         if self.sabotaged(Sabotage::SmallWindow) {
             let entries = window.entries();
-            let kept = &entries[entries.len().saturating_sub(8)..];
-            return IdWindow::from_entries(kept.iter().copied());
+            let kept = entries.range(entries.len().saturating_sub(8)..);
+            return IdWindow::from_entries(kept.copied());
         }
         window
     }
