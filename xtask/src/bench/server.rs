@@ -87,6 +87,8 @@ impl Server {
         command
             .args([
                 "serve",
+                // Should this process be killed, the pipe below ends with it, and the server too.
+                "--exit-with-parent",
                 "--listen",
                 "127.0.0.1:0",
                 "--admin-listen",
@@ -121,7 +123,7 @@ impl Server {
             command.env(name, value);
         }
         let child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&log)?)
             .spawn()
