@@ -5,9 +5,9 @@
 //! are folded and removed. A reader therefore takes a plan under the lock, reads
 //! the chunks without it, and plans anew when one has changed meanwhile.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use ahash::HashMap;
 use stonechat_protocol::{DeviceId, MessageId, Seq, UserId};
 
 use crate::api::{AckOutcome, ReadBatch, Stored};
