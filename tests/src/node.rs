@@ -1,5 +1,7 @@
 //! One server process under test: started, killed, restarted, and its log held to account.
 
+mod ending;
+
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -347,71 +349,6 @@ impl Node {
         self.child
             .as_mut()
             .and_then(|child| child.try_wait().expect("our own child can be waited for"))
-    }
-
-    /// `kill -9`.
-    pub fn kill9(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            kill(&mut child);
-        }
-    }
-
-    /// Sends a signal by name.
-    ///
-    /// # Panics
-    /// When it cannot be sent.
-    pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.pid().to_string())
-            .status()
-            .expect("kill can be started");
-        assert!(status.success(), "signal {name} could not be sent");
-    }
-
-    /// Stops the process where it is; when this returns none of its threads runs any more.
-    ///
-    /// # Panics
-    /// When it does not stop.
-    pub fn freeze(&self) {
-        self.signal("STOP");
-        let tasks = format!("/proc/{}/task", self.pid());
-        eventually("every thread of the node stands still", || {
-            std::fs::read_dir(&tasks)
-                .ok()?
-                .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok())
-                // The state follows the name, which is in parentheses.
-                .all(|stat| {
-                    let state = stat.rsplit(") ").next();
-                    state.is_some_and(|state| state.starts_with(['T', 'Z']))
-                })
-                .then_some(())
-        });
-    }
-
-    /// Waits for the process to end by itself.
-    ///
-    /// # Panics
-    /// When it does not.
-    pub fn wait_exit(&mut self) -> ExitStatus {
-        let child = self.child.as_mut().expect("the node is running");
-        let Some(status) = wait(child, DEADLINE) else {
-            panic!("the node does not end\n{}", self.log_tail());
-        };
-        self.child = None;
-        status
-    }
-
-    /// SIGTERM, and the exit code after the drain.
-    pub fn sigterm(&mut self) -> Option<i32> {
-        self.signal("TERM");
-        self.wait_exit().code()
-    }
-
-    /// Kills and starts again on the same data.
-    pub fn crash_and_restart(&mut self) {
-        self.kill9();
-        self.launch();
     }
 
     /// The whole log so far.

@@ -19,6 +19,7 @@ fn ten(crash: Crash, seed: u64) {
         users: 16,
         sends_max: 400,
         dir: None,
+        keep: None,
     };
     let summary = run(&options, &AtomicBool::new(false), |round| {
         println!("{}", round.line(crash));
@@ -49,4 +50,17 @@ fn ten_power_cuts_lose_double_and_reorder_nothing() {
         return;
     }
     ten(Crash::PowerCut, 2);
+}
+
+/// Of a disk with a cache that loses, reorders and tears what was not flushed.
+#[test]
+fn ten_lossy_power_cuts_lose_double_and_reorder_nothing() {
+    if let Err(missing) = DiskShelf::lossy(None, 3) {
+        let _ = writeln!(
+            std::io::stderr(),
+            "NOT RUN: no power cuts of a disk with a cache here: {missing}"
+        );
+        return;
+    }
+    ten(Crash::LossyPowerCut, 3);
 }

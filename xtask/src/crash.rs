@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use stonechat_tests::binary;
 use stonechat_tests::crash::{self, Crash, RunOptions};
@@ -22,6 +22,9 @@ pub(crate) struct PowerCutArgs {
     /// Where images are kept, instead of the directory for temporary files.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// What the disk does with what it was not told to flush.
+    #[arg(long, value_enum, default_value_t = Cache::None)]
+    cache: Cache,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -34,6 +37,15 @@ pub(crate) struct KillArgs {
     rounds: u32,
     #[command(flatten)]
     common: CommonArgs,
+}
+
+/// What a disk has between its wire and its medium.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Cache {
+    /// Nothing: it keeps whatever was handed to it.
+    None,
+    /// A cache: of what was not flushed, any part may be there, in any order, whole or torn.
+    Lossy,
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +65,9 @@ struct CommonArgs {
     /// Build and crash the release build.
     #[arg(long, conflicts_with = "binary")]
     release: bool,
+    /// Leave the disks and the log here when a promise was broken.
+    #[arg(long)]
+    keep: Option<PathBuf>,
     /// One JSON object a line: each round, then the summary.
     #[arg(long)]
     json: bool,
@@ -60,7 +75,11 @@ struct CommonArgs {
 
 /// Cuts the power again and again.
 pub(crate) fn powercut(args: PowerCutArgs) -> Result<()> {
-    run(Crash::PowerCut, args.cuts, args.dir, &args.common)
+    let crash = match args.cache {
+        Cache::None => Crash::PowerCut,
+        Cache::Lossy => Crash::LossyPowerCut,
+    };
+    run(crash, args.cuts, args.dir, &args.common)
 }
 
 /// Kills again and again.
@@ -92,6 +111,7 @@ fn run(crash: Crash, rounds: u32, dir: Option<PathBuf>, args: &CommonArgs) -> Re
         users: usize::from(args.users),
         sends_max: args.sends_max,
         dir,
+        keep: args.keep.clone(),
     };
     static INTERRUPTED: AtomicBool = AtomicBool::new(false);
     on_interrupt(|| INTERRUPTED.store(true, Ordering::Relaxed))?;

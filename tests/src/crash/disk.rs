@@ -4,15 +4,21 @@
 //! not in it, so a copy of the file is the disk as a power cut would have left it. The copy is
 //! mounted like any disk after a power cut; ext4 replays its own journal first.
 //!
-//! What it does not show: writes torn or reordered within the device.
+//! That device keeps all it was handed. A disk of a lossy shelf lies on a [`LossyDevice`] instead: it
+//! keeps what was flushed, and what was not comes about in any mixture, reordered and torn.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 use tempfile::TempDir;
 
+use super::cache::Loss;
+use super::lossy::{Cut, LossyDevice};
 use crate::POLL_EVERY;
 
 /// Programs needed, with the Debian package that has them.
@@ -61,15 +67,20 @@ fn run(mut command: Command) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Disk {
     image: PathBuf,
+    device: Option<LossyDevice>,
     mount: PathBuf,
     mounted: bool,
+    /// What is mounted is not swept away with the shelf.
+    _dir: Arc<TempDir>,
 }
 
 /// Where disks and their mount points are kept.
 #[derive(Debug)]
 pub struct DiskShelf {
-    dir: TempDir,
+    dir: Arc<TempDir>,
     next: u32,
+    /// What decides what a cut leaves, where disks have a cache.
+    losses: Option<SmallRng>,
 }
 
 impl DiskShelf {
@@ -79,6 +90,28 @@ impl DiskShelf {
     /// # Errors
     /// What is missing, and what can be done about it.
     pub fn new(parent: Option<&Path>) -> Result<Self, String> {
+        Self::probed(parent, None)
+    }
+
+    /// The same with disks that have a volatile cache, and lose of it what `seed` says.
+    ///
+    /// # Errors
+    /// What is missing, and what can be done about it.
+    pub fn lossy(parent: Option<&Path>, seed: u64) -> Result<Self, String> {
+        if !is_root() {
+            return Err("a disk with a cache needs root itself, not sudo: run as root".into());
+        }
+        if !Path::new("/dev/fuse").exists() {
+            return Err(
+                "there is no /dev/fuse: the kernel, or the container, has no FUSE; run \
+                        where it has"
+                    .into(),
+            );
+        }
+        Self::probed(parent, Some(SmallRng::seed_from_u64(seed)))
+    }
+
+    fn probed(parent: Option<&Path>, losses: Option<SmallRng>) -> Result<Self, String> {
         for (program, package) in PROGRAMS {
             let found = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"]
                 .iter()
@@ -106,7 +139,11 @@ impl DiskShelf {
             None => builder.tempdir(),
         };
         let dir = dir.map_err(|error| format!("no temporary directory: {error}"))?;
-        let mut shelf = Self { dir, next: 0 };
+        let mut shelf = Self {
+            dir: Arc::new(dir),
+            next: 0,
+            losses,
+        };
         let probe = shelf.make(16 << 20).map_err(|error| {
             format!(
                 "an image cannot be mounted here ({error}); it takes root with the right to \
@@ -119,10 +156,15 @@ impl DiskShelf {
         Ok(shelf)
     }
 
-    fn place(&mut self) -> (PathBuf, PathBuf) {
+    fn place(&mut self) -> Place {
         self.next += 1;
         let at = |kind: &str| self.dir.path().join(format!("{kind}{}", self.next));
-        (at("image"), at("mount"))
+        Place {
+            image: at("image"),
+            device: self.losses.is_some().then(|| at("device")),
+            mount: at("mount"),
+            dir: Arc::clone(&self.dir),
+        }
     }
 
     /// A new disk of `bytes`, empty and mounted.
@@ -130,12 +172,12 @@ impl DiskShelf {
     /// # Errors
     /// What failed.
     pub fn make(&mut self, bytes: u64) -> io::Result<Disk> {
-        let (image, mount) = self.place();
-        std::fs::File::create(&image)?.set_len(bytes)?;
+        let place = self.place();
+        std::fs::File::create(&place.image)?.set_len(bytes)?;
         let owner = |name| status_line(name).unwrap_or_else(|| "0".to_owned());
         // All is laid out at once: nothing is written behind our back later.
         let options = format!(
-            "lazy_itable_init=0,lazy_journal_init=0,root_owner={}:{}",
+            "nodiscard,lazy_itable_init=0,lazy_journal_init=0,root_owner={}:{}",
             owner("Uid:"),
             owner("Gid:")
         );
@@ -143,63 +185,123 @@ impl DiskShelf {
         let path = std::env::var("PATH").unwrap_or_default();
         mkfs.env("PATH", format!("{path}:/usr/sbin:/sbin"))
             .args(["-q", "-F", "-m", "0", "-E", &options])
-            .arg(&image);
+            .arg(&place.image);
         run(mkfs)?;
-        Disk::mount(image, mount)
+        Disk::mount(place)
     }
 
-    /// A disk that holds what has reached the given one by now. It is not mounted yet.
+    /// A disk that holds what the given one would after a power cut at this moment: what has reached it
+    /// by now, less what was lost of its cache. It is not mounted yet.
     ///
     /// # Errors
     /// What failed.
     pub fn copy(&mut self, disk: &Disk) -> io::Result<Copied> {
-        let (image, mount) = self.place();
-        let mut cp = Command::new("cp");
-        cp.args(["--reflink=auto", "--sparse=always"])
-            .arg(&disk.image)
-            .arg(&image);
-        run(cp)?;
-        Ok(Copied { image, mount })
+        let loss = self.losses.as_mut().map_or(Loss::None, Loss::draw);
+        self.copy_with(disk, loss)
     }
+
+    /// The same with this loss, if the disk can lose anything.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn copy_with(&mut self, disk: &Disk, loss: Loss) -> io::Result<Copied> {
+        let place = self.place();
+        let cut = match (&disk.device, &mut self.losses) {
+            (Some(device), Some(random)) => {
+                Some(device.cut(&place.image, loss, random, copy_image)?)
+            }
+            _ => {
+                copy_image(&disk.image, &place.image)?;
+                None
+            }
+        };
+        Ok(Copied { place, cut })
+    }
+}
+
+/// Copies an image, holes and all.
+///
+/// # Errors
+/// What failed.
+pub fn copy_image(from: &Path, to: &Path) -> io::Result<()> {
+    let mut cp = Command::new("cp");
+    cp.args(["--reflink=auto", "--sparse=always"])
+        .args([from, to]);
+    run(cp)
+}
+
+/// Where the parts of a disk are.
+#[derive(Debug)]
+struct Place {
+    image: PathBuf,
+    /// Where its device is shown, if it has one of its own.
+    device: Option<PathBuf>,
+    mount: PathBuf,
+    dir: Arc<TempDir>,
 }
 
 /// An image that was copied.
 #[derive(Debug)]
 pub struct Copied {
-    image: PathBuf,
-    mount: PathBuf,
+    place: Place,
+    cut: Option<Cut>,
 }
 
 impl Copied {
+    /// The image.
+    pub fn image(&self) -> &Path {
+        &self.place.image
+    }
+
+    /// What was lost, where something can be.
+    pub fn cut(&self) -> Option<Cut> {
+        self.cut
+    }
+
     /// Mounts it.
     ///
     /// # Errors
     /// What failed.
     pub fn mount(self) -> io::Result<Disk> {
-        Disk::mount(self.image, self.mount)
+        Disk::mount(self.place)
     }
 }
 
 impl Disk {
-    fn mount(image: PathBuf, mount: PathBuf) -> io::Result<Self> {
+    fn mount(place: Place) -> io::Result<Self> {
+        let Place {
+            image,
+            device,
+            mount,
+            dir,
+        } = place;
+        let device = device.map(|at| LossyDevice::new(image.clone(), at));
+        let device = device.transpose()?;
+        let lies_on = device.as_ref().map_or(image.clone(), LossyDevice::file);
         std::fs::create_dir(&mount)?;
         let mut command = as_root("mount");
         // The file system's own timer would make more durable than the server asked for.
         command
             .args(["-o", "loop,commit=300"])
-            .arg(&image)
-            .arg(&mount);
+            .args([&lies_on, &mount]);
         run(command)?;
         Ok(Self {
             image,
+            device,
             mount,
             mounted: true,
+            _dir: dir,
         })
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.mount
+    }
+
+    /// Its device, if it has a cache.
+    pub fn device(&self) -> Option<&LossyDevice> {
+        self.device.as_ref()
     }
 
     fn unmount(&mut self) -> io::Result<()> {
@@ -223,6 +325,9 @@ impl Disk {
     /// What failed.
     pub fn remove(mut self) -> io::Result<()> {
         self.unmount()?;
+        if let Some(device) = self.device.take() {
+            device.close()?;
+        }
         std::fs::remove_file(&self.image)?;
         std::fs::remove_dir(&self.mount)
     }

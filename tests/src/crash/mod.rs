@@ -5,13 +5,16 @@
 //! the [truth] knows everything that was sent, accepted, delivered, acknowledged and told. It does
 //! not use the project's client and knows nothing of the server but the protocol.
 
+pub mod cache;
 pub mod device;
 pub mod disk;
 pub mod facts;
 pub mod fleet;
 mod frame;
+pub mod lossy;
 pub mod manner;
 mod receipts;
+mod rig;
 pub mod rounds;
 pub mod truth;
 

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use super::disk::{Disk, DiskShelf};
 use super::facts::{Breach, Counts};
 use super::fleet::{Fleet, FleetOptions};
-use crate::{Node, NodeOptions};
+use super::rig::{Moment, Rig};
+use crate::NodeOptions;
 
-/// Bytes of a disk.
-const DISK_BYTES: u64 = 2 << 30;
 /// Longest wait for a round's messages to arrive after the restart.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
@@ -27,6 +27,8 @@ pub enum Crash {
     Kill,
     /// The machine ends; only what reached the disk stays.
     PowerCut,
+    /// The machine ends; only what the disk was told to flush is sure to stay.
+    LossyPowerCut,
 }
 
 /// A run.
@@ -44,6 +46,8 @@ pub struct RunOptions {
     pub sends_max: usize,
     /// Where images are kept, instead of the directory for temporary files.
     pub dir: Option<PathBuf>,
+    /// Where the disks of a round are left for a look when a promise was broken in it.
+    pub keep: Option<PathBuf>,
 }
 
 /// One round.
@@ -61,6 +65,8 @@ pub struct Round {
     pub counts: Counts,
     /// Breaches in it.
     pub breaches: u64,
+    /// What each crash lost that was not flushed, where something can be lost.
+    pub cuts: Vec<String>,
 }
 
 /// All of it.
@@ -80,6 +86,8 @@ pub struct Summary {
     pub notes: Vec<String>,
     /// End of the server's log when there was a breach.
     pub log: String,
+    /// Where the disks are that the last starts found, when there was a breach and they were to be kept.
+    pub evidence: Option<PathBuf>,
 }
 
 /// Settings of the store, so that crashes hit all it does: by default little but the journal, then
@@ -115,43 +123,6 @@ fn node_options(store: usize) -> NodeOptions {
     settings.iter().fold(options, set)
 }
 
-/// The server, and the disk it stands on when that can lose its power.
-struct Rig {
-    // Dropped in this order: nothing is unmounted under a node, nothing mounted is deleted.
-    node: Node,
-    disk: Option<(Disk, DiskShelf)>,
-}
-
-impl Rig {
-    fn new(options: &RunOptions) -> Result<Self, String> {
-        let mut node = Node::prepared(node_options(0));
-        let disk = match options.crash {
-            Crash::Kill => None,
-            Crash::PowerCut => {
-                let mut shelf = DiskShelf::new(options.dir.as_deref())?;
-                let disk = shelf.make(DISK_BYTES).map_err(|error| error.to_string())?;
-                node.move_data(disk.path().join("data"));
-                Some((disk, shelf))
-            }
-        };
-        Ok(Self { node, disk })
-    }
-
-    /// Ends the server this way; the next start finds what that left.
-    fn crash(&mut self) -> io::Result<()> {
-        let Some((disk, shelf)) = &mut self.disk else {
-            self.node.kill9();
-            return Ok(());
-        };
-        self.node.freeze();
-        let copied = shelf.copy(disk)?;
-        self.node.kill9();
-        let left = copied.mount()?;
-        self.node.move_data(left.path().join("data"));
-        std::mem::replace(disk, left).remove()
-    }
-}
-
 /// Runs the rounds. `each` hears of every round; setting `interrupted` ends the run after the round
 /// under way.
 ///
@@ -162,7 +133,8 @@ pub fn run(
     interrupted: &AtomicBool,
     mut each: impl FnMut(&Round),
 ) -> Result<Summary, String> {
-    let mut rig = Rig::new(options)?;
+    let mut rig = Rig::new(options, node_options(0))?;
+    let early = first_starts(&mut rig, options.seed).map_err(|error| error.to_string())?;
     rig.node.try_launch()?;
     let mut fleet = Fleet::muster(
         &rig.node,
@@ -174,7 +146,7 @@ pub fn run(
         },
     );
     let mut done = 0;
-    let mut crashes = 0;
+    let mut crashes = early;
     for number in 1..=options.rounds {
         let last = number == options.rounds || interrupted.load(Ordering::Relaxed);
         let round = round(&mut rig, &mut fleet, number, last)?;
@@ -184,11 +156,15 @@ pub fn run(
         if last || round.breaches > 0 {
             break;
         }
+        rig.went_well().map_err(|error| error.to_string())?;
     }
     let truth = fleet.truth();
-    let log = match truth.breaches_total() {
-        0 => String::new(),
-        _ => rig.node.log_tail(),
+    let (log, evidence) = match truth.breaches_total() {
+        0 => (String::new(), None),
+        _ => {
+            let evidence = rig.evidence().map_err(|error| error.to_string())?;
+            (rig.node.log_tail(), evidence)
+        }
     };
     Ok(Summary {
         rounds: done,
@@ -198,7 +174,24 @@ pub fn run(
         breaches_total: truth.breaches_total(),
         notes: truth.notes().to_vec(),
         log,
+        evidence,
     })
+}
+
+/// Crashes before the server was ever there: what it makes first must not stand in its own way. How
+/// many there were.
+fn first_starts(rig: &mut Rig, seed: u64) -> io::Result<u32> {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let starts = random.random_range(0..4);
+    for _ in 0..starts {
+        rig.node.spawn();
+        std::thread::sleep(Duration::from_millis(random.random_range(0..80)));
+        rig.crash(Moment {
+            bytes: 1 << random.random_range(0..22),
+            patience: Duration::from_millis(80),
+        })?;
+    }
+    Ok(starts)
 }
 
 fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Round, String> {
@@ -212,7 +205,9 @@ fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Ro
     // Not a wait for anything: the crash comes when it comes.
     std::thread::sleep(span);
     let loaded = began.elapsed();
-    rig.crash().map_err(failed)?;
+    let mut cuts = Vec::new();
+    let moment = a_moment(fleet, 1500);
+    cuts.extend(rig.crash(moment).map_err(failed)?);
     fleet.unload(load);
     let mut crashes = 1;
     let store = fleet.below(STORES.len());
@@ -221,7 +216,8 @@ fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Ro
     while fleet.one_in(3) && crashes < 4 {
         rig.node.spawn();
         std::thread::sleep(fleet.moment(0, 120));
-        rig.crash().map_err(failed)?;
+        let moment = a_moment(fleet, 200);
+        cuts.extend(rig.crash(moment).map_err(failed)?);
         crashes += 1;
     }
     match rig.node.try_launch() {
@@ -241,7 +237,20 @@ fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Ro
         crashes,
         counts: truth.counts().since(before),
         breaches: truth.breaches_total() - breaches_before,
+        cuts,
     })
+}
+
+/// What is to be lost, at least, if it comes to that: the megabytes come when the database is busy and
+/// the journal is not.
+const BYTES: [usize; 6] = [1, 1 << 16, 1 << 20, 4 << 20, 8 << 20, 16 << 20];
+
+/// A moment for a crash.
+fn a_moment(fleet: &mut Fleet, patience_ms_max: u64) -> Moment {
+    Moment {
+        bytes: BYTES[fleet.below(BYTES.len())],
+        patience: fleet.moment(0, patience_ms_max),
+    }
 }
 
 impl Round {
@@ -249,7 +258,7 @@ impl Round {
     pub fn line(&self, crash: Crash) -> String {
         let what = match crash {
             Crash::Kill => "kill",
-            Crash::PowerCut => "cut",
+            Crash::PowerCut | Crash::LossyPowerCut => "cut",
         };
         let Counts {
             sent,
@@ -264,7 +273,7 @@ impl Round {
             0 => "ok".to_owned(),
             n => format!("{n} BREACHES"),
         };
-        format!(
+        let mut line = format!(
             "{what} {:>3}  store {:<7}  after {:>3} ms, {} in all  sent {sent:>5}  accepted {accepted:>5} \
              (again {duplicates:>3})  delivered {delivered:>5} (again {redelivered:>4})  receipts \
              {receipts:>4}  {verdict}",
@@ -272,7 +281,12 @@ impl Round {
             self.store,
             self.loaded.as_millis(),
             self.crashes,
-        )
+        );
+        for cut in &self.cuts {
+            line.push_str("\n         lost ");
+            line.push_str(cut);
+        }
+        line
     }
 
     /// For programs.
@@ -284,6 +298,7 @@ impl Round {
             "crashes": self.crashes,
             "counts": counts_json(self.counts),
             "breaches": self.breaches,
+            "cuts": self.cuts,
         })
     }
 }
@@ -324,6 +339,12 @@ impl Summary {
             text.push('\n');
             text.push_str(&self.log);
         }
+        if let Some(dir) = &self.evidence {
+            text.push_str(&format!(
+                "\nthe disks, in order of the crashes, and the log: {}",
+                dir.display()
+            ));
+        }
         text
     }
 
@@ -335,6 +356,7 @@ impl Summary {
             "counts": counts_json(self.counts),
             "breaches": self.breaches,
             "notes": self.notes,
+            "evidence": self.evidence,
         })
     }
 }

@@ -3,10 +3,12 @@
 //! sled's `flush` is not an fsync, and its own sync thread only logs failures,
 //! so [`Database::sync`] syncs through a descriptor of our own. Writes of one
 //! thread reach sled's log in order and a crash keeps a prefix of that log:
-//! what callers rely on when they write one thing before another.
+//! what callers rely on when they write one thing before another, and what
+//! holds in a power cut only because the file is [written through](through).
 //!
 //! It decides nothing: what is written when is `migrate`'s and `checkpoint`'s.
 
+mod through;
 pub(crate) mod values;
 
 use std::fs::File;
@@ -64,7 +66,9 @@ pub(crate) struct Database {
     dir: PathBuf,
     db: Db,
     file: File,
-    /// How long the file is known to be on the device.
+    /// Each write to the file is synced by the file system.
+    written_through: bool,
+    /// How long the file is known to be on the device, where it is not written through.
     durable_bytes: AtomicU64,
     pub(crate) meta: Tree,
     pub(crate) messages: Tree,
@@ -105,13 +109,17 @@ impl Database {
             .cache_capacity(cache_bytes.max(1 << 20))
             .segment_size(SLED_SEGMENT_BYTES)
             .flush_every_ms(None);
-        let db = open_unlocked(&config)?;
         let path = dir.join("db");
+        std::fs::create_dir_all(dir).map_err(io_error("creating directory", dir))?;
+        // Before sled opens it: opening writes, too.
+        let written_through = through::write_through(&path)?;
+        let db = open_unlocked(&config)?;
         let file = File::open(&path).map_err(io_error("opening", &path))?;
         let tree = |name: &str| db.open_tree(name);
         let database = Self {
             dir: dir.to_owned(),
             file,
+            written_through,
             durable_bytes: AtomicU64::new(0),
             meta: tree("meta")?,
             messages: tree("messages")?,
@@ -140,13 +148,17 @@ impl Database {
         sync_dir(&self.dir)
     }
 
-    /// Makes durable that the database's file has grown, or shrunk, if it has.
+    /// Makes durable that the database's file has grown, or shrunk, if it has. Nothing to do where it is
+    /// written through; elsewhere this is the little that can be done.
     ///
     /// sled hands what it writes to the device itself, but not that there is more of the file. What it
     /// overwrites is durable before that is. A power cut in between leaves new content where pages
     /// were that had moved to the end of the file, and no end of the file: sled finds the old places
     /// damaged and does not open. So a longer file is made durable before much else is written.
     pub(crate) fn keep_up(&self) -> Result<(), StoreError> {
+        if self.written_through {
+            return Ok(());
+        }
         let length = self.length()?;
         if length == self.durable_bytes.load(Ordering::Relaxed) {
             return Ok(());

@@ -1,5 +1,7 @@
 //! What the database promises of its own file. What it holds is tested through the store.
 
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
 use super::*;
 
 #[test]
@@ -12,7 +14,9 @@ fn damage_is_told_with_the_way_out() {
 #[test]
 fn a_file_that_grows_is_made_durable_as_it_grows() {
     let dir = tempfile::tempdir().unwrap();
-    let database = Database::open(&dir.path().join("sled"), 1 << 20).unwrap();
+    let mut database = Database::open(&dir.path().join("sled"), 1 << 20).unwrap();
+    // As where the file system cannot do it.
+    database.written_through = false;
     let user = UserId::new("bob").unwrap();
     for n in 0..200_u64 {
         let key = values::chunk_key(&user, n + 1, 0);
@@ -32,4 +36,28 @@ fn a_file_that_grows_is_made_durable_as_it_grows() {
         length.abs_diff(durable) < most_behind,
         "{durable} of {length}"
     );
+}
+
+#[test]
+fn every_write_to_the_file_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let sled = dir.path().join("sled");
+    let flags = || ioctl_getflags(File::open(sled.join("db")).unwrap()).unwrap();
+    // Not every file system can.
+    let can = through::write_through(&dir.path().join("probe")).unwrap();
+    let database = Database::open(&sled, 1 << 20).unwrap();
+    assert_eq!(database.written_through, can);
+    if !can {
+        return;
+    }
+    assert!(flags().contains(IFlags::SYNC));
+    drop(database);
+    // A copy of the directory, or a backup of it, has lost the attribute.
+    ioctl_setflags(
+        File::open(sled.join("db")).unwrap(),
+        flags() & !IFlags::SYNC,
+    )
+    .unwrap();
+    let database = Database::open(&sled, 1 << 20).unwrap();
+    assert!(database.written_through && flags().contains(IFlags::SYNC));
 }
