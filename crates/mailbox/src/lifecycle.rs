@@ -161,6 +161,15 @@ impl JournalStore {
     /// [`StoreError`] when the copy fails.
     #[doc(hidden)]
     pub fn crash_into(&self, image: &Path) -> Result<(), StoreError> {
+        self.crash_into_after(image, || ())
+    }
+
+    /// The same, for a test that holds up those who read: `let_go` is called when nobody writes any more.
+    ///
+    /// # Errors
+    /// As [`JournalStore::crash_into`].
+    #[doc(hidden)]
+    pub fn crash_into_after(&self, image: &Path, let_go: impl FnOnce()) -> Result<(), StoreError> {
         let threads = self.closing.lock().take();
         self.core.abandoned.store(true, Ordering::Release);
         self.core.queue.wake();
@@ -170,6 +179,7 @@ impl JournalStore {
             join(threads.committer);
             join(threads.housekeeper);
             join(threads.preparer);
+            let_go();
             self.workers.stop();
             drop(self.core.backing_up.lock());
             crate::files::copy_dir(&self.core.config.dir, image)?;
