@@ -91,8 +91,9 @@ pub struct Summary {
 }
 
 /// Settings of the store, so that crashes hit all it does: by default little but the journal, then
-/// moving house all the time, then segments that come and go.
-const STORES: [(&str, &[(&str, &str)]); 3] = [
+/// moving house all the time, then segments that come and go; and moving house with so few commits of the
+/// journal that the database has the disk to itself in between, with no flush but its own.
+const STORES: [(&str, &[(&str, &str)]); 4] = [
     ("default", &[]),
     (
         "moving",
@@ -112,6 +113,17 @@ const STORES: [(&str, &[(&str, &str)]); 3] = [
             ("storage.segment_age_ms_max", "100"),
             ("storage.journal_bytes_max", "1048576"),
             ("storage.migrate_after_ms", "10"),
+        ],
+    ),
+    (
+        "seldom",
+        &[
+            ("storage.segment_bytes_max", "4194304"),
+            ("storage.prepare_from_bytes", "0"),
+            ("storage.journal_bytes_max", "33554432"),
+            ("storage.migrate_after_ms", "10"),
+            ("storage.commit_interval_ms", "500"),
+            ("storage.lazy_flush_ms", "2000"),
         ],
     ),
 ];
@@ -206,7 +218,7 @@ fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Ro
     std::thread::sleep(span);
     let loaded = began.elapsed();
     let mut cuts = Vec::new();
-    let moment = a_moment(fleet, 1500);
+    let moment = a_moment(fleet, 3000);
     cuts.extend(rig.crash(moment).map_err(failed)?);
     fleet.unload(load);
     let mut crashes = 1;
@@ -216,7 +228,8 @@ fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Ro
     while fleet.one_in(3) && crashes < 4 {
         rig.node.spawn();
         std::thread::sleep(fleet.moment(0, 120));
-        let moment = a_moment(fleet, 200);
+        // And shortly after: the database takes over from the journal while nobody sends.
+        let moment = a_moment(fleet, 1000);
         cuts.extend(rig.crash(moment).map_err(failed)?);
         crashes += 1;
     }
@@ -243,7 +256,7 @@ fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Ro
 
 /// What is to be lost, at least, if it comes to that: the megabytes come when the database is busy and
 /// the journal is not.
-const BYTES: [usize; 6] = [1, 1 << 16, 1 << 20, 4 << 20, 8 << 20, 16 << 20];
+const BYTES: [usize; 6] = [1, 1 << 20, 3 << 20, 5 << 20, 8 << 20, 12 << 20];
 
 /// A moment for a crash.
 fn a_moment(fleet: &mut Fleet, patience_ms_max: u64) -> Moment {
