@@ -17,6 +17,7 @@ fn rounds(rounds: u32, crash: Crash, seed: u64) {
         users: 16,
         sends_max: 400,
         dir: None,
+        at_database: false,
         keep: None,
     };
     let summary = run(&options, &AtomicBool::new(false), |round| {
