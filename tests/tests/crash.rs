@@ -8,17 +8,16 @@ use stonechat_tests::crash::disk::DiskShelf;
 use stonechat_tests::crash::{Crash, RunOptions, run};
 use stonechat_tests::heavy;
 
-const ROUNDS: u32 = 10;
-
-fn ten(crash: Crash, seed: u64) {
+fn rounds(rounds: u32, crash: Crash, seed: u64) {
     let _heavy = heavy();
     let options = RunOptions {
         crash,
-        rounds: ROUNDS,
+        rounds,
         seed,
         users: 16,
         sends_max: 400,
         dir: None,
+        at_database: false,
         keep: None,
     };
     let summary = run(&options, &AtomicBool::new(false), |round| {
@@ -26,11 +25,11 @@ fn ten(crash: Crash, seed: u64) {
     });
     let summary = summary.expect("the rounds can be run");
     assert_eq!(summary.breaches_total, 0, "seed {seed}: {}", summary.text());
-    assert_eq!(summary.rounds, ROUNDS);
+    assert_eq!(summary.rounds, rounds);
     // Idle rounds would prove nothing.
     let accepted = summary.counts.accepted;
     assert!(
-        accepted > u64::from(ROUNDS) * 50,
+        accepted > u64::from(rounds) * 50,
         "only {accepted} accepted"
     );
     assert!(summary.counts.receipts > 0);
@@ -38,7 +37,7 @@ fn ten(crash: Crash, seed: u64) {
 
 #[test]
 fn ten_kills_lose_double_and_reorder_nothing() {
-    ten(Crash::Kill, 1);
+    rounds(10, Crash::Kill, 1);
 }
 
 /// Skipped, with a word, where images cannot be mounted.
@@ -49,12 +48,12 @@ fn ten_power_cuts_lose_double_and_reorder_nothing() {
         let _ = writeln!(std::io::stderr(), "NOT RUN: no power cuts here: {missing}");
         return;
     }
-    ten(Crash::PowerCut, 2);
+    rounds(10, Crash::PowerCut, 2);
 }
 
 /// Of a disk with a cache that loses, reorders and tears what was not flushed.
 #[test]
-fn ten_lossy_power_cuts_lose_double_and_reorder_nothing() {
+fn five_lossy_power_cuts_lose_double_and_reorder_nothing() {
     if let Err(missing) = DiskShelf::lossy(None, 3) {
         let _ = writeln!(
             std::io::stderr(),
@@ -62,5 +61,5 @@ fn ten_lossy_power_cuts_lose_double_and_reorder_nothing() {
         );
         return;
     }
-    ten(Crash::LossyPowerCut, 3);
+    rounds(5, Crash::LossyPowerCut, 3);
 }

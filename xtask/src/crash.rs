@@ -25,6 +25,10 @@ pub(crate) struct PowerCutArgs {
     /// What the disk does with what it was not told to flush.
     #[arg(long, value_enum, default_value_t = Cache::None)]
     cache: Cache,
+    /// Cut where the database has most to lose: during starts, when megabytes wait for a flush, and so
+    /// that later writes are there and earlier ones are not.
+    #[arg(long)]
+    at_database: bool,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -79,15 +83,21 @@ pub(crate) fn powercut(args: PowerCutArgs) -> Result<()> {
         Cache::None => Crash::PowerCut,
         Cache::Lossy => Crash::LossyPowerCut,
     };
-    run(crash, args.cuts, args.dir, &args.common)
+    run(crash, args.cuts, args.dir, args.at_database, &args.common)
 }
 
 /// Kills again and again.
 pub(crate) fn kill(args: &KillArgs) -> Result<()> {
-    run(Crash::Kill, args.rounds, None, &args.common)
+    run(Crash::Kill, args.rounds, None, false, &args.common)
 }
 
-fn run(crash: Crash, rounds: u32, dir: Option<PathBuf>, args: &CommonArgs) -> Result<()> {
+fn run(
+    crash: Crash,
+    rounds: u32,
+    dir: Option<PathBuf>,
+    at_database: bool,
+    args: &CommonArgs,
+) -> Result<()> {
     ensure!(rounds > 0, "nothing to do: ask for at least one");
     if let Some(path) = &args.binary {
         let path = path
@@ -111,6 +121,7 @@ fn run(crash: Crash, rounds: u32, dir: Option<PathBuf>, args: &CommonArgs) -> Re
         users: usize::from(args.users),
         sends_max: args.sends_max,
         dir,
+        at_database,
         keep: args.keep.clone(),
     };
     static INTERRUPTED: AtomicBool = AtomicBool::new(false);

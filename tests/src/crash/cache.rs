@@ -114,6 +114,8 @@ pub enum Loss {
     Later,
     /// The earlier ones are, up to the middle of one.
     Earlier,
+    /// One is, whole, and those before and after it are not.
+    One,
     /// Some are, whole, in no order.
     Writes,
     /// Sectors here and there are.
@@ -122,11 +124,12 @@ pub enum Loss {
 
 impl Loss {
     /// All there are.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::All,
         Self::None,
         Self::Later,
         Self::Earlier,
+        Self::One,
         Self::Writes,
         Self::Sectors,
     ];
@@ -143,6 +146,7 @@ impl Loss {
             Self::None => "none",
             Self::Later => "later",
             Self::Earlier => "earlier",
+            Self::One => "one",
             Self::Writes => "writes",
             Self::Sectors => "sectors",
         }
@@ -169,6 +173,7 @@ pub fn survivors<'a>(writes: &'a [Write], loss: Loss, random: &mut impl Rng) -> 
     let luck = LUCK[random.random_range(0..LUCK.len())];
     let total: usize = writes.iter().map(|write| sectors(write).count()).sum();
     let middle = random.random_range(0..=total);
+    let unlucky = random.random_range(0..writes.len().max(1));
     let mut left = Vec::new();
     let mut nth = 0;
     for (number, write) in writes.iter().enumerate() {
@@ -179,6 +184,7 @@ pub fn survivors<'a>(writes: &'a [Write], loss: Loss, random: &mut impl Rng) -> 
                 Loss::None => true,
                 Loss::Later => nth < middle,
                 Loss::Earlier => nth >= middle,
+                Loss::One => number != unlucky,
                 Loss::Writes => lucky,
                 Loss::Sectors => random.random_ratio(luck, 16),
             };

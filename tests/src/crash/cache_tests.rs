@@ -114,7 +114,7 @@ proptest! {
         prop_assert_eq!(&model.cut(Loss::None, seed), &model.latest);
     }
 
-    /// By write and sector: what is lost is one end, or whole writes.
+    /// By write and sector: what is lost is one end, one write, or whole writes.
     #[test]
     fn a_loss_has_its_shape(model in model(), seed: u64) {
         let writes = model.cache.writes();
@@ -124,6 +124,10 @@ proptest! {
         prop_assert_eq!(&later[..], &every[..later.len()]);
         let earlier = left(Loss::Earlier);
         prop_assert_eq!(&earlier[..], &every[every.len() - earlier.len()..]);
+        let one = left(Loss::One);
+        let lost: Vec<_> = every.iter().filter(|sector| !one.contains(sector)).collect();
+        prop_assert!(lost.iter().all(|sector| sector.write == lost[0].write));
+        prop_assert_eq!(lost.is_empty(), writes.is_empty());
         for (number, write) in writes.iter().enumerate() {
             let of = left(Loss::Writes).iter().filter(|sector| sector.write == number).count();
             prop_assert!(of == 0 || of == sectors(write).count());

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::cache::Loss;
 use super::disk::{Copied, Disk, DiskShelf, copy_image};
 use super::rounds::{Crash, RunOptions};
 use crate::{Node, NodeOptions};
@@ -18,6 +19,8 @@ pub(super) struct Moment {
     pub(super) bytes: usize,
     /// but not later than this.
     pub(super) patience: Duration,
+    /// What is lost, if not what the disk's own seed says.
+    pub(super) loss: Option<Loss>,
 }
 
 /// The server, and the disk it stands on when that can lose its power.
@@ -64,7 +67,10 @@ impl Rig {
         if held.is_none() {
             self.node.freeze();
         }
-        let copied = shelf.copy(disk)?;
+        let copied = match moment.loss {
+            Some(loss) => shelf.copy_with(disk, loss)?,
+            None => shelf.copy(disk)?,
+        };
         let cut = copied.cut().map(|cut| cut.line());
         if let Some(kept) = &mut self.kept {
             kept.take(&copied, cut.as_deref())?;

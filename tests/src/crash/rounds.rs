@@ -12,6 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
+use super::cache::Loss;
 use super::facts::{Breach, Counts};
 use super::fleet::{Fleet, FleetOptions};
 use super::rig::{Moment, Rig};
@@ -46,6 +47,8 @@ pub struct RunOptions {
     pub sends_max: usize,
     /// Where images are kept, instead of the directory for temporary files.
     pub dir: Option<PathBuf>,
+    /// Cut where the database has most to lose, instead of here and there.
+    pub at_database: bool,
     /// Where the disks of a round are left for a look when a promise was broken in it.
     pub keep: Option<PathBuf>,
 }
@@ -91,8 +94,9 @@ pub struct Summary {
 }
 
 /// Settings of the store, so that crashes hit all it does: by default little but the journal, then
-/// moving house all the time, then segments that come and go.
-const STORES: [(&str, &[(&str, &str)]); 3] = [
+/// moving house all the time, then segments that come and go; and moving house with so few commits of the
+/// journal that the database has the disk to itself in between, with no flush but its own.
+const STORES: [(&str, &[(&str, &str)]); 4] = [
     ("default", &[]),
     (
         "moving",
@@ -114,7 +118,21 @@ const STORES: [(&str, &[(&str, &str)]); 3] = [
             ("storage.migrate_after_ms", "10"),
         ],
     ),
+    (
+        "seldom",
+        &[
+            ("storage.segment_bytes_max", "4194304"),
+            ("storage.prepare_from_bytes", "0"),
+            ("storage.journal_bytes_max", "33554432"),
+            ("storage.migrate_after_ms", "10"),
+            ("storage.commit_interval_ms", "500"),
+            ("storage.lazy_flush_ms", "2000"),
+        ],
+    ),
 ];
+
+/// The one that keeps the database busiest.
+const MOVING: usize = 1;
 
 fn node_options(store: usize) -> NodeOptions {
     let (_, settings) = STORES[store];
@@ -149,7 +167,7 @@ pub fn run(
     let mut crashes = early;
     for number in 1..=options.rounds {
         let last = number == options.rounds || interrupted.load(Ordering::Relaxed);
-        let round = round(&mut rig, &mut fleet, number, last)?;
+        let round = round(&mut rig, &mut fleet, options, number, last)?;
         done += 1;
         crashes += round.crashes;
         each(&round);
@@ -189,12 +207,19 @@ fn first_starts(rig: &mut Rig, seed: u64) -> io::Result<u32> {
         rig.crash(Moment {
             bytes: 1 << random.random_range(0..22),
             patience: Duration::from_millis(80),
+            loss: None,
         })?;
     }
     Ok(starts)
 }
 
-fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Round, String> {
+fn round(
+    rig: &mut Rig,
+    fleet: &mut Fleet,
+    options: &RunOptions,
+    number: u32,
+    last: bool,
+) -> Result<Round, String> {
     let failed = |error: io::Error| error.to_string();
     let before = fleet.truth().counts();
     let breaches_before = fleet.truth().breaches_total();
@@ -206,17 +231,23 @@ fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Ro
     std::thread::sleep(span);
     let loaded = began.elapsed();
     let mut cuts = Vec::new();
-    let moment = a_moment(fleet, 1500);
+    let moment = a_moment(fleet, options.at_database, 3000);
     cuts.extend(rig.crash(moment).map_err(failed)?);
     fleet.unload(load);
     let mut crashes = 1;
-    let store = fleet.below(STORES.len());
+    let aim = options.at_database;
+    let store = match aim {
+        true if !number.is_multiple_of(4) => MOVING,
+        true => 0,
+        false => fleet.below(STORES.len()),
+    };
     rig.node.reconfigure(|_| node_options(store));
     // Crashes come in company: some while the server is on its way up again.
-    while fleet.one_in(3) && crashes < 4 {
+    while crashes < 4 && (fleet.one_in(3) || (aim && fleet.one_in(2))) {
         rig.node.spawn();
         std::thread::sleep(fleet.moment(0, 120));
-        let moment = a_moment(fleet, 200);
+        // And shortly after: the database takes over from the journal while nobody sends.
+        let moment = a_moment(fleet, aim, 1000);
         cuts.extend(rig.crash(moment).map_err(failed)?);
         crashes += 1;
     }
@@ -243,13 +274,17 @@ fn round(rig: &mut Rig, fleet: &mut Fleet, number: u32, last: bool) -> Result<Ro
 
 /// What is to be lost, at least, if it comes to that: the megabytes come when the database is busy and
 /// the journal is not.
-const BYTES: [usize; 6] = [1, 1 << 16, 1 << 20, 4 << 20, 8 << 20, 16 << 20];
+const BYTES: [usize; 6] = [1, 1 << 20, 3 << 20, 5 << 20, 8 << 20, 12 << 20];
 
 /// A moment for a crash.
-fn a_moment(fleet: &mut Fleet, patience_ms_max: u64) -> Moment {
+fn a_moment(fleet: &mut Fleet, aim: bool, patience_ms_max: u64) -> Moment {
+    let bytes = if aim { &BYTES[2..] } else { &BYTES };
+    // What leaves a hole in a log: something is missing, and later things are not.
+    let holes = [Loss::Earlier, Loss::One, Loss::Writes];
     Moment {
-        bytes: BYTES[fleet.below(BYTES.len())],
+        bytes: bytes[fleet.below(bytes.len())],
         patience: fleet.moment(0, patience_ms_max),
+        loss: aim.then(|| holes[fleet.below(holes.len())]),
     }
 }
 
