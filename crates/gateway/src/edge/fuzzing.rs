@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use actix_codec::Decoder;
-use actix_http::h1;
+use actix_http::{ServiceConfig, h1};
 use bytes::BytesMut;
 
 use super::frame::{FrameReader, Incoming, Violation};
@@ -183,14 +183,19 @@ fn put(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: [u8; 4]) {
 /// When a property does not hold.
 pub fn upgrade(data: &[u8]) {
     thread_local! {
-        // The codec's clock is a task.
-        static RUNTIME: actix_rt::Runtime = actix_rt::Runtime::new().expect("a runtime");
+        // A codec's clock is a task. All have the same one, as those of a listener have.
+        static RUNTIME: (actix_rt::Runtime, ServiceConfig) = {
+            let runtime = actix_rt::Runtime::new().expect("a runtime");
+            let config = runtime.block_on(async { ServiceConfig::default() });
+            (runtime, config)
+        };
     }
-    RUNTIME.with(|runtime| runtime.block_on(async { judge(data) }));
+    RUNTIME.with(|(runtime, config)| {
+        runtime.block_on(async { judge(h1::Codec::new(config.clone()), data) });
+    });
 }
 
-fn judge(data: &[u8]) {
-    let mut codec = h1::Codec::default();
+fn judge(mut codec: h1::Codec, data: &[u8]) {
     let Ok(Some(h1::Message::Item(request))) = codec.decode(&mut BytesMut::from(data)) else {
         return;
     };
