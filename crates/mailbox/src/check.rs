@@ -19,6 +19,7 @@ use crate::layout::Layout;
 use crate::migrate::minute_of;
 use crate::overlap;
 use crate::sledstore::Database;
+use crate::sledstore::caught::caught;
 use crate::sledstore::values::{self, Meta};
 
 /// Problems listed in a report; more are only counted.
@@ -113,7 +114,8 @@ impl fmt::Display for CheckReport {
 /// [`StoreError`] when the check cannot be carried out: the directory is in use, is not a
 /// data directory, or the database does not open. Damage is in the report.
 pub fn check(dir: &Path) -> Result<CheckReport, StoreError> {
-    inspect(&Layout::open_existing(dir)?)
+    let layout = Layout::open_existing(dir)?;
+    caught(|| inspect(&layout))
 }
 
 /// [`check`] of a directory that is locked already.

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::error::StoreError;
 use crate::files::{create_dir, remove_dir, sync_dir};
 use crate::layout::Layout;
+use crate::sledstore::caught::caught;
 use crate::sledstore::{Database, TREES, Tree};
 
 /// What a compaction did.
@@ -43,7 +44,11 @@ impl fmt::Display for CompactReport {
 /// [`StoreError`]: the directory is in use or not a data directory, or copying failed; the
 /// old database stays in use then.
 pub fn compact(dir: &Path) -> Result<CompactReport, StoreError> {
-    let mut layout = Layout::open_existing(dir)?;
+    let layout = Layout::open_existing(dir)?;
+    caught(|| copy_all(dir, layout))
+}
+
+fn copy_all(dir: &Path, mut layout: Layout) -> Result<CompactReport, StoreError> {
     layout.remove_leftovers()?;
     let fresh = layout.next_database();
     remove_dir(&fresh)?;

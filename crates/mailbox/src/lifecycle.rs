@@ -23,6 +23,7 @@ use crate::queue::Job;
 use crate::recover::{self, Recovery};
 use crate::reserve::Reserve;
 use crate::shared::Core;
+use crate::sledstore::caught::caught;
 use crate::sledstore::values::Meta;
 use crate::sledstore::{Database, TREES};
 use crate::store::JournalStore;
@@ -45,6 +46,10 @@ impl JournalStore {
     /// written to; or a setting is out of bounds.
     pub fn open(config: StoreConfig, sink: Box<dyn CommitSink>) -> Result<Arc<Self>, StoreError> {
         config.validate().map_err(StoreError::Config)?;
+        caught(|| Self::open_valid(config, sink))
+    }
+
+    fn open_valid(config: StoreConfig, sink: Box<dyn CommitSink>) -> Result<Arc<Self>, StoreError> {
         let layout = Layout::open(&config.dir)?;
         layout.remove_leftovers()?;
         let database = Database::open(&layout.database(), config.sled_cache_bytes)?;

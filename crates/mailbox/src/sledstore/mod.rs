@@ -8,6 +8,7 @@
 //!
 //! It decides nothing: what is written when is `migrate`'s and `checkpoint`'s.
 
+pub(crate) mod caught;
 mod through;
 pub(crate) mod values;
 
