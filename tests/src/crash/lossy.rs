@@ -240,7 +240,8 @@ impl LossyDevice {
     }
 
     /// Lets it work until `bytes` are not flushed, or for as long as `patience` lasts; then, for as long
-    /// again, until there is anything to lose. From then on it answers nothing, for as long as the result lives: nobody can take for durable what a cut may lose.
+    /// again, until there is anything to lose. From then on it answers nothing, for as long as the result
+    /// lives: nobody can take for durable what a cut may lose.
     pub fn hold(&self, bytes: usize, patience: Duration) -> Held<'_> {
         let mut state = self.shared.state();
         for bytes in [bytes, 1] {
