@@ -8,7 +8,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Disk, Node, Time, config, id, until, user, wait};
+use common::{Disk, Node, Time, config, id, until, used_bytes, user, wait};
 use stonechat_mailbox::{AppendError, Store, StoreConfig, StoreError, Unavailable};
 
 fn faulty(dir: &std::path::Path) -> (Node, Arc<Disk>) {
@@ -61,6 +61,48 @@ fn a_failed_sync_is_final_and_never_acknowledged() {
     let (node, _) = faulty(&dir.path().join("running"));
     let held = node.held(&node.mailbox("bob"), 0);
     assert_eq!(held[0], (1, id(1)), "what was acknowledged is there");
+}
+
+/// Also where the sync is that of a new segment's header, in a new file and in a prepared one: taken
+/// back, it could come up again after a power cut and say that the segment before ended there.
+#[test]
+fn a_failed_sync_of_a_new_segment_is_final() {
+    for prepared in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk::default());
+        let time = Time::default();
+        let config = StoreConfig {
+            faults: Some(Arc::clone(&disk) as _),
+            prepare_from_bytes: u64::from(prepared),
+            ..config(dir.path(), &time)
+        };
+        let node = Node::with(config, time);
+        let (alice, bob) = (node.create("alice"), node.create("bob"));
+        // Two of them do not fit into one segment.
+        let large = |n| node.envelope(&alice, bob.user(), n, &common::body(n, 40 << 10));
+        node.send_envelope(large(1), &alice, &[&bob]).unwrap();
+        node.barrier();
+        let first = common::segments(dir.path()).pop().unwrap();
+        let number = first.file_stem().and_then(|stem| stem.to_str()).unwrap();
+        let number = u64::from_str_radix(number, 16).unwrap() + 1;
+        let second = first.with_file_name(format!("{number:016x}.log"));
+        if prepared {
+            until("the next segment is prepared", || second.exists());
+        }
+        disk.break_next_sync();
+        node.send_envelope(large(2), &alice, &[&bob]).unwrap();
+        let heard = node.log.wait_for(2);
+        assert_eq!(heard[1].result, Err(Unavailable::Failed), "{prepared}");
+        until("the sink hears of the failure", || {
+            node.log.failed().len() == 1
+        });
+        assert!(node.log.failed()[0].contains(second.to_str().unwrap()));
+        assert_eq!(used_bytes(&second), 40, "nothing but its header");
+        drop(node);
+        let node = Node::open(dir.path());
+        let held = node.held(&node.mailbox("bob"), 0);
+        assert_eq!(held, [(1, id(1))], "what was acknowledged is there");
+    }
 }
 
 #[test]

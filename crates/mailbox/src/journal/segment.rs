@@ -92,8 +92,13 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<u64>, StoreError> {
 
 /// Creates a segment, durable before it is used.
 pub(crate) fn create(dir: &Path, header: Header) -> Result<File, StoreError> {
-    use std::os::unix::fs::FileExt;
+    let file = write_new(dir, header)?;
+    sync_new(dir, header.number, &file)?;
+    Ok(file)
+}
 
+/// Creates a segment's file and writes its header; neither is durable before `sync_new`.
+pub(crate) fn write_new(dir: &Path, header: Header) -> Result<File, StoreError> {
     let path = path(dir, header.number);
     let file = OpenOptions::new()
         .read(true)
@@ -102,21 +107,29 @@ pub(crate) fn create(dir: &Path, header: Header) -> Result<File, StoreError> {
         .truncate(true)
         .open(&path)
         .map_err(io_error("creating", &path))?;
-    file.write_all_at(&header.encode(), 0)
-        .map_err(io_error("writing", &path))?;
-    file.sync_all().map_err(io_error("syncing", &path))?;
-    sync_dir(dir)?;
+    write_header(dir, header, &file)?;
     Ok(file)
 }
 
-/// Begins a segment in a prepared file: its name is durable already.
-pub(crate) fn begin(dir: &Path, header: Header, file: &File) -> Result<(), StoreError> {
+/// Makes a new segment's header durable, and its name.
+pub(crate) fn sync_new(dir: &Path, number: u64, file: &File) -> Result<(), StoreError> {
+    file.sync_all()
+        .map_err(io_error("syncing", path(dir, number)))?;
+    sync_dir(dir)
+}
+
+/// Writes the header into a file of the segment's name; not durable before a sync.
+pub(crate) fn write_header(dir: &Path, header: Header, file: &File) -> Result<(), StoreError> {
     use std::os::unix::fs::FileExt;
 
-    let path = path(dir, header.number);
     file.write_all_at(&header.encode(), 0)
-        .map_err(io_error("writing", &path))?;
-    file.sync_data().map_err(io_error("syncing", &path))
+        .map_err(io_error("writing", path(dir, header.number)))
+}
+
+/// Makes the header in a prepared file durable: its name is already.
+pub(crate) fn sync_header(dir: &Path, number: u64, file: &File) -> Result<(), StoreError> {
+    file.sync_data()
+        .map_err(io_error("syncing", path(dir, number)))
 }
 
 /// Whether a file was prepared, and no segment was begun in it: the header is synced before the

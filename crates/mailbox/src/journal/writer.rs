@@ -2,8 +2,9 @@
 //! either fails.
 //!
 //! A failed write is undone (the file is cut back to the batch's start), so the
-//! journal stays usable. A failed sync is final: what the kernel still holds is
-//! unknown then, so the writer refuses everything after it.
+//! journal stays usable. A failed sync, of a batch or of a new segment's header, is
+//! final: what the kernel still holds is unknown then, so the writer refuses
+//! everything after it.
 //!
 //! A segment is begun in a file that was prepared (`spare`) if there is one.
 
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::frame;
 use super::segment::{self, HEADER_BYTES, Header, SegmentTable};
-use super::spare::Spare;
+use super::spare::{Prepared, Spare};
 use crate::config::{Faults, WriteFault};
 use crate::error::StoreError;
 use crate::files::io_error;
@@ -192,15 +193,26 @@ impl JournalWriter {
         {
             return Err(WriteError::Undone(self.error("writing", error)));
         }
-        let begun = match self.spare.take(header.number) {
-            Some(prepared) => segment::begin(&self.dir, header, &prepared.file)
-                .map(|()| (prepared.file, prepared.bytes)),
-            None => segment::create(&self.dir, header).map(|file| (file, 0)),
+        let number = header.number;
+        let prepared = self.spare.take(number);
+        let is_named = prepared.is_some();
+        let written = match prepared {
+            Some(Prepared { file, bytes }) => {
+                segment::write_header(&self.dir, header, &file).map(|()| (file, bytes))
+            }
+            None => segment::write_new(&self.dir, header).map(|file| (file, 0)),
         };
-        let (file, prepared_bytes) = match begun {
-            Ok(begun) => begun,
-            Err(error) => return Err(self.undo_rotate(header.number, error)),
+        let (file, prepared_bytes) = written.map_err(|error| self.undo_rotate(number, error))?;
+        let synced = match self.faults.as_ref().and_then(|faults| faults.sync()) {
+            Some(source) => Err(io_error("syncing", segment::path(&self.dir, number))(
+                source,
+            )),
+            None if is_named => segment::sync_header(&self.dir, number, &file),
+            None => segment::sync_new(&self.dir, number, &file),
         };
+        // Final as for a batch: taken back in vain, the header could come up again after a power
+        // cut, and prove that the segment before, which had gone on, ended here.
+        synced.map_err(WriteError::Final)?;
         self.table.close_last(Instant::now());
         let bytes = HEADER_BYTES as u64;
         self.table
@@ -214,7 +226,7 @@ impl JournalWriter {
         Ok(())
     }
 
-    /// A segment that could not be made durable must not prove anything: it goes, or all ends.
+    /// A segment whose header is not whole must not be taken for one: it goes, or all ends.
     fn undo_rotate(&self, number: u64, error: StoreError) -> WriteError {
         let path = segment::path(&self.dir, number);
         match std::fs::remove_file(&path) {

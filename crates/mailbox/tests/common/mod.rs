@@ -160,7 +160,7 @@ pub(crate) struct Disk {
     room: AtomicI64,
     limited: AtomicU64,
     short: AtomicU64,
-    sync_fails: AtomicU64,
+    syncs_to_fail: AtomicU64,
 }
 
 impl Disk {
@@ -182,7 +182,12 @@ impl Disk {
 
     /// Syncs fail from now on.
     pub(crate) fn break_sync(&self) {
-        self.sync_fails.store(1, Ordering::SeqCst);
+        self.syncs_to_fail.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// The next sync fails, and no other.
+    pub(crate) fn break_next_sync(&self) {
+        self.syncs_to_fail.store(1, Ordering::SeqCst);
     }
 }
 
@@ -205,7 +210,10 @@ impl Faults for Disk {
     }
 
     fn sync(&self) -> Option<io::Error> {
-        (self.sync_fails.load(Ordering::SeqCst) == 1)
+        let fewer = |left: u64| left.checked_sub(1);
+        self.syncs_to_fail
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer)
+            .is_ok()
             .then(|| io::Error::other("injected sync failure"))
     }
 }
