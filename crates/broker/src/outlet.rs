@@ -37,10 +37,13 @@ pub enum Event {
     /// One tick.
     Accepted(Accepted),
     /// A conversation's watermarks.
-    Receipt(Receipt),
+    Receipt(Box<Receipt>),
     /// A frame was refused.
-    Error(ErrorFrame),
+    Error(Box<ErrorFrame>),
 }
+
+// There is one for each message and each answer, so what is larger and rarer is boxed.
+const _: () = assert!(size_of::<Event>() <= 48);
 
 /// Bytes an event is counted with beyond its body: about what its frame takes.
 const EVENT_OVERHEAD_BYTES: usize = 256;
@@ -289,6 +292,9 @@ impl Drain {
             state.waits_since = None;
             if state.queue.capacity() > 64 {
                 state.queue = VecDeque::new();
+            } else {
+                // Begins again at its first place, so that the few in use stay few.
+                state.queue.clear();
             }
         }
         Some(Taken::Events)
@@ -312,12 +318,12 @@ mod tests {
     use super::*;
 
     fn accepted() -> Event {
-        Event::Error(ErrorFrame {
+        Event::Error(Box::new(ErrorFrame {
             code: stonechat_protocol::ErrorCode::Internal,
             message: String::new(),
             reference: None,
             retry_after_ms: None,
-        })
+        }))
     }
 
     #[test]

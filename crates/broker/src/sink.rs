@@ -98,15 +98,21 @@ pub fn commit_sink() -> (Box<dyn CommitSink>, SinkHandle) {
     (Box::new(sink), SinkHandle { target, failed })
 }
 
-/// Sorts a notice by the thread it is for.
-fn add(batches: &mut Vec<Vec<Notice>>, home: u32, notice: Notice) {
+/// Sorts a notice by the thread it is for. `messages` is how many the commit has.
+fn add(batches: &mut Vec<Vec<Notice>>, messages: usize, home: u32, notice: Notice) {
     let Some(at) = (home as usize).checked_sub(1) else {
         return;
     };
     if batches.len() <= at {
         batches.resize_with(at + 1, Vec::new);
     }
-    batches[at].push(notice);
+    let homes = batches.len();
+    let batch = &mut batches[at];
+    if batch.is_empty() {
+        // Most messages make two notices, one for each end, and threads have about as many each.
+        batch.reserve(2 * messages / homes);
+    }
+    batch.push(notice);
 }
 
 impl CommitSink for Sink {
@@ -145,14 +151,14 @@ impl CommitSink for Sink {
                             seq: placed.seq,
                             envelope: Arc::clone(&envelope),
                         };
-                        add(&mut self.batches, home, notice);
+                        add(&mut self.batches, messages, home, notice);
                     }
                     Ok(())
                 }
                 Err(why) => Err(why),
             };
             let answer = Notice::Answer { envelope, outcome };
-            add(&mut self.batches, sender.home(), answer);
+            add(&mut self.batches, messages, sender.home(), answer);
         }
         for (at, notices) in self.batches.iter_mut().enumerate() {
             if !notices.is_empty() {

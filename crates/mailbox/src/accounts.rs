@@ -64,7 +64,7 @@ pub(crate) async fn durable(core: &Arc<Core>, record: Record) -> Result<(), Stor
         return Err(why.into());
     }
     let (done, answer) = oneshot::channel();
-    core.queue.push_job(Job::Record { record, done });
+    core.queue.push_job(Job::record(record, done));
     answer
         .await
         .unwrap_or(Err(StoreError::Unavailable(Unavailable::Closing)))
@@ -100,12 +100,12 @@ pub(crate) fn remove(core: &Core, user: &UserId) -> Result<(), StoreError> {
     }
     let (mailbox, _) = core.load(user)?;
     let upto = mailbox.last_seq();
-    ask(core, |done| Job::Record {
-        record: Record::RemoveUser {
+    ask(core, |done| {
+        let record = Record::RemoveUser {
             user: user.clone(),
             upto,
-        },
-        done,
+        };
+        Job::record(record, done)
     })?;
     let database = core.database()?;
     let _maintenance = core.maintenance.lock();

@@ -31,6 +31,8 @@ pub(crate) struct Committer {
     sink: Box<dyn CommitSink>,
     reserve: Reserve,
     buffer: Vec<u8>,
+    /// What the round is about; empty between rounds.
+    work: Work,
     /// Someone waits for the answer to a close.
     closing: Option<Done>,
 }
@@ -39,7 +41,7 @@ pub(crate) struct Committer {
 #[derive(Default)]
 struct Batch {
     appends: Vec<(Append, SmallVec<[Seq; 2]>)>,
-    records: Vec<(Record, Done)>,
+    records: Vec<(Box<Record>, Done)>,
     /// Answered after the batch.
     barriers: Vec<Done>,
     flushes: Vec<Done>,
@@ -63,6 +65,7 @@ impl Committer {
             sink,
             reserve,
             buffer: Vec::new(),
+            work: Work::default(),
             closing: None,
         }
     }
@@ -87,22 +90,25 @@ impl Committer {
         loop {
             let full = self.core.unavailable() == Some(Unavailable::DiskFull);
             let timeout = full.then_some(config.disk_probe);
-            let work = self
-                .core
-                .queue
-                .take(batch_bytes_max, config.lazy_flush, pace, timeout);
+            self.core.queue.take(
+                &mut self.work,
+                batch_bytes_max,
+                config.lazy_flush,
+                pace,
+                timeout,
+            );
             if self.core.abandoned() {
                 drop(self.core.queue.end());
                 return;
             }
             pace = Pace {
                 not_before: Instant::now() + config.commit_interval,
-                last_count: work.appends(),
+                last_count: self.work.appends(),
             };
             if full {
                 self.probe_disk();
             }
-            self.round(work);
+            self.round();
             if let Some(done) = self.closing.take() {
                 self.end();
                 // The waiter may have given up; the work is done either way.
@@ -135,8 +141,8 @@ impl Committer {
         }
     }
 
-    fn round(&mut self, work: Work) {
-        let batch = self.encode(work);
+    fn round(&mut self) {
+        let batch = self.encode();
         if batch.count == 0 {
             self.answer(batch, &Ok(()));
             return;
@@ -160,14 +166,18 @@ impl Committer {
     }
 
     /// Assigns places and puts everything into the buffer.
-    fn encode(&mut self, work: Work) -> Batch {
-        let mut batch = Batch::default();
+    fn encode(&mut self) -> Batch {
+        let mut work = std::mem::take(&mut self.work);
+        let mut batch = Batch {
+            appends: Vec::with_capacity(work.jobs.len()),
+            ..Batch::default()
+        };
         frame::begin(&mut self.buffer);
         // Positions first: a device record then never speaks of a message behind it.
-        for mailbox in work.lazy {
+        for mailbox in work.lazy.drain(..) {
             self.encode_lazy(&mailbox, &mut batch);
         }
-        for job in work.jobs {
+        for job in work.jobs.drain(..) {
             match job {
                 Job::Append(append) => {
                     let places: SmallVec<[Seq; 2]> = append
@@ -203,6 +213,7 @@ impl Committer {
                 }
             }
         }
+        self.work = work;
         batch
     }
 
@@ -351,7 +362,7 @@ impl Committer {
             });
         }
         for (record, _) in &batch.records {
-            match record {
+            match &**record {
                 Record::Purge { user, upto } => purge::apply(&self.core, user, *upto),
                 Record::RemoveUser { user, upto } => remove_user(&self.core, user, *upto),
                 Record::RemoveDevice { user, device } => attached_again(&self.core, user, device),

@@ -53,13 +53,13 @@ pub(crate) fn put(
     database.put_dead(&letter)?;
     database.sync()?;
     core.totals.dead.fetch_add(1, Ordering::Relaxed);
-    ask(core, |done| Job::Record {
-        record: Record::RemoveMessage {
+    ask(core, |done| {
+        let record = Record::RemoveMessage {
             user: mailbox.user().clone(),
             seq,
             expired: false,
-        },
-        done,
+        };
+        Job::record(record, done)
     })?;
     expire::take_out(core, mailbox, seq)?;
     Ok(number)

@@ -114,7 +114,7 @@ fn note(core: &Core, mailbox: &Mailbox, gone: &[Seq]) {
             seq: *seq,
             expired: true,
         };
-        core.queue.push_job(Job::Record { record, done });
+        core.queue.push_job(Job::record(record, done));
     }
 }
 

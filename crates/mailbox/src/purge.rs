@@ -34,12 +34,12 @@ pub(crate) fn run(
     if messages == 0 {
         return Ok(Purged { messages, upto });
     }
-    ask(core, |done| Job::Record {
-        record: Record::Purge {
+    ask(core, |done| {
+        let record = Record::Purge {
             user: mailbox.user().clone(),
             upto,
-        },
-        done,
+        };
+        Job::record(record, done)
     })?;
     tracing::info!(user = %mailbox.user(), messages, upto, "mailbox purged");
     Ok(Purged { messages, upto })

@@ -24,8 +24,9 @@ pub(crate) type Done = oneshot::Sender<Result<(), StoreError>>;
 pub(crate) enum Job {
     /// Commit a message.
     Append(Append),
-    /// Commit a record; answered when it is durable and applied.
-    Record { record: Record, done: Done },
+    /// Commit a record; answered when it is durable and applied. Boxed, as all that is large and
+    /// rare, because every append is moved through the queue with room for the largest of these.
+    Record { record: Box<Record>, done: Done },
     /// Answered when everything before is committed and the sink has returned.
     Barrier(Done),
     /// Answered when everything lazy that was noted before is durable, or with why it is not.
@@ -33,10 +34,21 @@ pub(crate) enum Job {
     /// Start a new segment, so that the current one can be released.
     Rotate(Done),
     /// The database failed: tell the sink and accept nothing more.
-    Fail(StoreError),
+    Fail(Box<StoreError>),
     /// Write the closing record and end.
     Close(Done),
 }
+
+impl Job {
+    /// To commit a record.
+    pub(crate) fn record(record: Record, done: Done) -> Self {
+        let record = Box::new(record);
+        Self::Record { record, done }
+    }
+}
+
+// A message on its way is as large as an append, and no larger.
+const _: () = assert!(size_of::<Job>() <= size_of::<Append>() + 16);
 
 /// When the committer may take the next batch, if it is busy.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +65,7 @@ const BUSY_APPENDS: u64 = 8;
 /// What the committer takes in one go.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
-    pub(crate) jobs: Vec<Job>,
+    pub(crate) jobs: VecDeque<Job>,
     pub(crate) lazy: Vec<Arc<Mailbox>>,
 }
 
@@ -124,7 +136,7 @@ impl CommitQueue {
 
     /// The database failed.
     pub(crate) fn fail(&self, error: StoreError) {
-        self.push_job(Job::Fail(error));
+        self.push_job(Job::Fail(Box::new(error)));
     }
 
     /// A mailbox has something to be journaled within the lazy interval.
@@ -156,15 +168,16 @@ impl CommitQueue {
         }
     }
 
-    /// Waits for work and takes it: jobs of at most about `bytes_max`, everything lazy.
-    /// Empty after `timeout`.
+    /// Waits for work and puts it into `work`, whose last is done: jobs of at most about
+    /// `bytes_max`, everything lazy. Nothing after `timeout`.
     pub(crate) fn take(
         &self,
+        work: &mut Work,
         bytes_max: u64,
         lazy_flush: Duration,
         pace: Pace,
         timeout: Option<Duration>,
-    ) -> Work {
+    ) {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut inner = self.inner.lock();
         while inner.jobs.is_empty() && !std::mem::take(&mut inner.interrupted) {
@@ -193,22 +206,28 @@ impl CommitQueue {
         {
             self.wake.wait_until(&mut inner, pace.not_before);
         }
-        let mut work = Work::default();
-        let mut bytes = 0;
-        while bytes < bytes_max
-            && let Some(job) = inner.jobs.pop_front()
-        {
-            let size = append_bytes(&job);
-            bytes += size;
-            inner.bytes -= size;
-            inner.appends -= u64::from(size > 0);
-            work.jobs.push(job);
+        debug_assert!(work.jobs.is_empty() && work.lazy.is_empty());
+        if inner.bytes <= bytes_max {
+            // All of it, without touching any: the two buffers change places.
+            std::mem::swap(&mut work.jobs, &mut inner.jobs);
+            inner.bytes = 0;
+            inner.appends = 0;
+        } else {
+            let mut bytes = 0;
+            while bytes < bytes_max
+                && let Some(job) = inner.jobs.pop_front()
+            {
+                let size = append_bytes(&job);
+                bytes += size;
+                inner.bytes -= size;
+                inner.appends -= u64::from(size > 0);
+                work.jobs.push_back(job);
+            }
         }
-        work.lazy = std::mem::take(&mut inner.lazy);
+        std::mem::swap(&mut work.lazy, &mut inner.lazy);
         work.jobs
             .extend(inner.lazy_waiters.drain(..).map(Job::Flush));
         inner.lazy_since = None;
-        work
     }
 
     /// Nobody takes from the queue any more; what is left is handed back.

@@ -51,7 +51,7 @@ impl JournalStore {
             return now(Err(why.into()));
         }
         let (done, answer) = oneshot::channel();
-        self.core.queue.push_job(Job::Record { record, done });
+        self.core.queue.push_job(Job::record(record, done));
         Box::pin(async move {
             answer
                 .await

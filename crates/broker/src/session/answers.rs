@@ -138,12 +138,12 @@ impl Session {
 }
 
 fn error_event(id: MessageId, code: ErrorCode, retry_after_ms: Option<u64>) -> Event {
-    Event::Error(ErrorFrame {
+    Event::Error(Box::new(ErrorFrame {
         code,
         message: code.describe().to_owned(),
         reference: Some(id),
         retry_after_ms,
-    })
+    }))
 }
 
 impl Handle<Answer> for Session {

@@ -246,12 +246,15 @@ impl Session {
     ) {
         if let Some(at) = self.device_at(connection) {
             // A closed connection need not be told.
-            let _ = self.devices[at].slot.outlet.push(Event::Error(ErrorFrame {
-                code,
-                message: code.describe().to_owned(),
-                reference,
-                retry_after_ms,
-            }));
+            let _ = self.devices[at]
+                .slot
+                .outlet
+                .push(Event::Error(Box::new(ErrorFrame {
+                    code,
+                    message: code.describe().to_owned(),
+                    reference,
+                    retry_after_ms,
+                })));
         }
     }
 }

@@ -129,7 +129,7 @@ impl Session {
         let slot = &self.devices[at].slot;
         for receipt in receipts {
             let rev = receipt.rev;
-            if slot.outlet.push(Event::Receipt(receipt)).is_err() {
+            if slot.outlet.push(Event::Receipt(Box::new(receipt))).is_err() {
                 self.drop_connection(connection, ctx);
                 return false;
             }
@@ -161,7 +161,7 @@ impl Session {
             if device
                 .slot
                 .outlet
-                .push_unhurried(Event::Receipt(receipt))
+                .push_unhurried(Event::Receipt(Box::new(receipt)))
                 .is_err()
             {
                 return;

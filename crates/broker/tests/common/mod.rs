@@ -315,7 +315,7 @@ impl Device {
 
     pub(crate) async fn error(&mut self) -> ErrorFrame {
         let error = self.pick("an error", |event| match event {
-            Event::Error(error) => Some(error.clone()),
+            Event::Error(error) => Some((**error).clone()),
             _ => None,
         });
         error.await.expect("the connection is open")
@@ -342,7 +342,7 @@ impl Device {
                     && receipt.delivered == delivered.map(id)
                     && receipt.read == read.map(id) =>
             {
-                Some(receipt.clone())
+                Some((**receipt).clone())
             }
             _ => None,
         });

@@ -187,12 +187,12 @@ mod tests {
     }
 
     fn refused(number: u64) -> Event {
-        Event::Error(ErrorFrame {
+        Event::Error(Box::new(ErrorFrame {
             code: ErrorCode::MailboxFull,
             message: String::new(),
             reference: Some(id(number)),
             retry_after_ms: None,
-        })
+        }))
     }
 
     /// How many took at most so many seconds, but longer than the bound before.

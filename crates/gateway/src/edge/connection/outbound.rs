@@ -276,6 +276,6 @@ fn write_event(out: &mut Vec<u8>, event: &Event) {
         ),
         Event::Accepted(frame) => write_accepted(out, frame),
         Event::Receipt(frame) => write_receipt(out, frame),
-        Event::Error(frame) => write_frame(out, &ServerFrame::Error(frame.clone())),
+        Event::Error(frame) => write_frame(out, &ServerFrame::Error((**frame).clone())),
     }
 }

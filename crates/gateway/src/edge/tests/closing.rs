@@ -40,12 +40,12 @@ async fn ended(rig: Rig) {
 }
 
 fn event(message: &str) -> Event {
-    Event::Error(ErrorFrame {
+    Event::Error(Box::new(ErrorFrame {
         code: ErrorCode::Internal,
         message: message.to_owned(),
         reference: None,
         retry_after_ms: None,
-    })
+    }))
 }
 
 #[actix_rt::test]

@@ -97,7 +97,7 @@ async fn events_become_frames_in_their_order() {
         read: None,
         ts_ms: 8,
     };
-    outlet.push(Event::Receipt(receipt)).unwrap();
+    outlet.push(Event::Receipt(Box::new(receipt))).unwrap();
     let from = json!({"user": "bob", "device": "phone"});
     assert_eq!(
         rig.client.json().await,
