@@ -100,7 +100,25 @@ impl<A: Supervised> ActorRef<A> {
     where
         A: Handle<M>,
     {
-        self.cell.try_tell(msg)
+        self.cell.try_tell(msg, || false)
+    }
+
+    /// Puts a message into the inbox as [`ActorRef::try_tell`] does, and leaves the actor asleep if `may_wait`:
+    /// it handles the message with the next one, or when a timer of its own wakes it. For what is cheap beside
+    /// the waking, and told to an actor that is sure to wake soon.
+    ///
+    /// `may_wait` is asked while the inbox is locked, so it must be quick and tell nobody anything. An actor
+    /// that takes its consent back in a handler or a timer is not left asleep over a message that was put in
+    /// with it.
+    pub fn try_tell_lazily<M: Send + 'static>(
+        &self,
+        msg: M,
+        may_wait: impl FnOnce() -> bool,
+    ) -> Result<(), TrySendError<M>>
+    where
+        A: Handle<M>,
+    {
+        self.cell.try_tell(msg, may_wait)
     }
 
     /// Puts a message into the inbox, waiting in line for room until the deadline.

@@ -190,6 +190,19 @@ impl<A: Supervised> Inbox<A> {
         &self,
         envelope: Box<Envelope<A, R>>,
     ) -> Result<(), (Refusal, Box<Envelope<A, R>>)> {
+        self.offer_lazily(envelope, || false)
+    }
+
+    /// As [`Inbox::offer`], but does not wake the actor if `may_wait`.
+    ///
+    /// That is asked under the lock. An actor that has taken its consent back before it looks in here once
+    /// more, and then sleeps, either finds the message or is woken for it: whichever comes second to the
+    /// lock knows of the other.
+    pub(crate) fn offer_lazily<R: Run<A> + 'static>(
+        &self,
+        envelope: Box<Envelope<A, R>>,
+        may_wait: impl FnOnce() -> bool,
+    ) -> Result<(), (Refusal, Box<Envelope<A, R>>)> {
         let waker = {
             let mut state = self.state.lock();
             if state.closed {
@@ -202,7 +215,7 @@ impl<A: Supervised> Inbox<A> {
             self.depth.fetch_add(1, Ordering::SeqCst);
             self.note_depth(depth + 1);
             state.waiting.push(envelope);
-            state.waker.take()
+            if may_wait() { None } else { state.waker.take() }
         };
         wake(waker);
         Ok(())

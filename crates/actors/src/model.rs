@@ -27,6 +27,8 @@ use crate::{
 
 /// Schedules of each model in the test command.
 const SCHEDULES: usize = 3000;
+/// A message after which the actor is left asleep over nothing.
+const LAST_CALL: u32 = 50;
 /// A deadline that passes only when a model says so.
 const DEADLINE: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,8 @@ struct Log {
     /// Dropped without having been handled.
     dropped: Vec<u32>,
     generations: u32,
+    /// The actor will not wake by itself any more.
+    impatient: bool,
 }
 
 type Shared = Arc<Mutex<Log>>;
@@ -100,7 +104,10 @@ impl Msg {
 impl Handle<Msg> for Worker {
     fn handle(&mut self, mut msg: Msg, ctx: &mut Ctx<Self>) {
         msg.done = true;
-        self.log.lock().handled.push(msg.n);
+        let mut log = self.log.lock();
+        log.handled.push(msg.n);
+        log.impatient |= msg.n == LAST_CALL;
+        drop(log);
         if self.poison.contains(&msg.n) {
             // Past the panic hook, which would have something to say about each of thousands.
             std::panic::resume_unwind(Box::new("poison"));
@@ -269,6 +276,28 @@ fn nobody_sleeps_over_a_message_or_a_free_slot() {
         },
         Some(2 * schedules()),
     );
+}
+
+#[test]
+fn who_takes_its_consent_back_is_not_left_asleep() {
+    fn model() {
+        let (actor, task, log) = worker(3, 3, &[]);
+        let lazily = {
+            let (actor, log) = (actor.clone(), Arc::clone(&log));
+            thread::spawn(move || {
+                let may_wait = || !log.lock().impatient;
+                let tell = |n| actor.try_tell_lazily(Msg::new(n, &log), may_wait).is_ok();
+                [1, 2].into_iter().filter(|n| tell(*n)).collect()
+            })
+        };
+        let senders = vec![lazily, sender(&actor, &log, &[LAST_CALL])];
+        block_on(task);
+        let taken = joined(senders);
+        assert_eq!(taken.concat().len(), 3);
+        check(&log, &taken);
+        check_closed(&actor, &log);
+    }
+    explore(model);
 }
 
 #[test]

@@ -73,7 +73,11 @@ impl<A: Ask<M>, M: Send + 'static> Run<A> for Asked<A, M> {
 }
 
 impl<A: Supervised> Cell<A> {
-    pub(crate) fn try_tell<M: Send + 'static>(&self, msg: M) -> Result<(), TrySendError<M>>
+    pub(crate) fn try_tell<M: Send + 'static>(
+        &self,
+        msg: M,
+        may_wait: impl FnOnce() -> bool,
+    ) -> Result<(), TrySendError<M>>
     where
         A: Handle<M>,
     {
@@ -81,7 +85,7 @@ impl<A: Supervised> Cell<A> {
             return Err(TrySendError::Full(msg));
         }
         self.inbox
-            .offer(Envelope::new(Told(Some(msg))))
+            .offer_lazily(Envelope::new(Told(Some(msg))), may_wait)
             .map_err(|(refusal, mut envelope)| {
                 // Full or closed, the message was never run, so it is still there.
                 let msg = envelope
@@ -102,7 +106,7 @@ pub(crate) async fn tell_cell<A: Handle<M>, M: Send + 'static>(
     msg: M,
     deadline: Duration,
 ) -> Result<(), TellError<M>> {
-    let msg = match cell.try_tell(msg) {
+    let msg = match cell.try_tell(msg, || false) {
         Ok(()) => return Ok(()),
         Err(TrySendError::Closed(msg)) => return Err(TellError::Closed(msg)),
         Err(TrySendError::Full(msg)) => msg,
@@ -179,7 +183,7 @@ pub(crate) trait Takes<M>: Send + Sync {
 
 impl<A: Handle<M>, M: Send + 'static> Takes<M> for Cell<A> {
     fn try_tell(&self, msg: M) -> Result<(), TrySendError<M>> {
-        Self::try_tell(self, msg)
+        Self::try_tell(self, msg, || false)
     }
 
     fn tell(self: Arc<Self>, msg: M, deadline: Duration) -> TellFuture<M> {

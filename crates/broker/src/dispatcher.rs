@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stonechat_actors::{Ctx, Handle, Supervised};
 use stonechat_mailbox::{Envelope, Unavailable};
@@ -107,6 +107,7 @@ impl Supervised for Dispatcher {
 impl Handle<CommitBatch> for Dispatcher {
     fn handle(&mut self, batch: CommitBatch, _ctx: &mut Ctx<Self>) {
         let large = batch.messages >= LARGE_COMMIT_MESSAGES;
+        let since = Instant::now();
         for notice in batch.notices {
             match notice {
                 Notice::Placed {
@@ -128,9 +129,13 @@ impl Handle<CommitBatch> for Dispatcher {
                     let answer = Answer {
                         envelope,
                         outcome,
+                        since,
                         hurry: !large,
                     };
-                    self.lagging.tell(&user, answer);
+                    // Waking a session for it costs more than all else about an answer.
+                    self.lagging.tell_unless(&user, answer, |anchor| {
+                        large && anchor.patient.load(Ordering::Acquire)
+                    });
                 }
             }
         }

@@ -32,10 +32,22 @@ impl Lagging {
     where
         Session: Handle<M>,
     {
+        self.tell_unless(user, message, |_| false);
+    }
+
+    /// Tells a user's session, and leaves it asleep over the message if it `may_wait`.
+    pub(crate) fn tell_unless<M: Send + 'static>(
+        &mut self,
+        user: &UserId,
+        message: M,
+        may_wait: impl FnOnce(&Anchor) -> bool,
+    ) where
+        Session: Handle<M>,
+    {
         let told = self.shared.registry.with(user, |entry| {
             entry
                 .session
-                .try_tell(message)
+                .try_tell_lazily(message, || may_wait(&entry.anchor))
                 .map_err(|refused| refused.is_full())
         });
         if told == Some(Err(true)) {

@@ -139,7 +139,7 @@ impl Outlet {
     /// # Errors
     /// [`Closed`] when the connection is gone, or is given up because its queue is full.
     pub fn push(&self, event: Event) -> Result<(), Closed> {
-        self.queue(event, true)
+        self.queue(event, None::<fn() -> Instant>)
     }
 
     /// Queues an event that can wait for one that is pushed, to share its write, or for
@@ -148,7 +148,15 @@ impl Outlet {
     /// # Errors
     /// As [`Outlet::push`].
     pub fn push_unhurried(&self, event: Event) -> Result<(), Closed> {
-        self.queue(event, false)
+        self.queue(event, Some(Instant::now))
+    }
+
+    /// As [`Outlet::push_unhurried`], for an event that has been waiting already.
+    ///
+    /// # Errors
+    /// As [`Outlet::push`].
+    pub fn push_waiting(&self, event: Event, since: Instant) -> Result<(), Closed> {
+        self.queue(event, Some(|| since))
     }
 
     /// Nothing may wait longer than this: has what is queued written if it has, and tells when to
@@ -166,7 +174,12 @@ impl Outlet {
         None
     }
 
-    fn queue(&self, event: Event, hurry: bool) -> Result<(), Closed> {
+    /// With `waits_since`, the event can wait for others.
+    fn queue(
+        &self,
+        event: Event,
+        waits_since: Option<impl FnOnce() -> Instant>,
+    ) -> Result<(), Closed> {
         let mut state = self.0.state.lock();
         if state.closed.is_some() || state.drain_gone {
             return Err(Closed);
@@ -184,11 +197,12 @@ impl Outlet {
             state.bytes += weight;
             state.queue.push_back(event);
         }
+        let hurry = waits_since.is_none();
         let wake = full || (hurry && !std::mem::replace(&mut state.woken, true));
         if state.woken {
             state.waits_since = None;
-        } else if !full {
-            state.waits_since.get_or_insert_with(Instant::now);
+        } else if !full && let Some(waits_since) = waits_since {
+            state.waits_since.get_or_insert_with(waits_since);
         }
         drop(state);
         if wake {

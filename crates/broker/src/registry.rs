@@ -5,7 +5,7 @@
 //! decides anything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -52,6 +52,9 @@ pub(crate) struct Anchor {
     pub(crate) handling: AtomicU64,
     /// Panics counted by message.
     pub(crate) attempts: Mutex<Option<Box<Attempts<Seq>>>>,
+    /// The session wakes within `coalesce_ms` and its devices are in the middle of a conversation: what can
+    /// share a write may wait in its inbox.
+    pub(crate) patient: AtomicBool,
     /// Fault injection: panic when this message is handled.
     pub(crate) poison: Mutex<Option<Box<MessageId>>>,
 }
@@ -66,6 +69,7 @@ impl Anchor {
             connects_seen: AtomicU32::new(0),
             handling: AtomicU64::new(0),
             attempts: Mutex::default(),
+            patient: AtomicBool::new(false),
             poison: Mutex::default(),
         }
     }

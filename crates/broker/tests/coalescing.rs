@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::gate::Gate;
-use common::{config, id, run, soon, until, user};
+use common::{Device, Node, config, id, run, soon, until, user};
 use stonechat_broker::{BrokerConfig, Fault};
 use stonechat_mailbox::Store;
 
@@ -62,31 +62,85 @@ fn leaving_forgets_no_acknowledgement() {
     );
 }
 
+/// Messages in each commit that [`large_commit`] makes.
+const LARGE: u64 = 31;
+
+/// Sends message `first` and after it, in one commit, [`LARGE`] more.
+async fn large_commit(gate: &Gate, alice: &Device, first: u64) {
+    gate.shut(true);
+    alice.send(first, "bob").await;
+    until("the first is being synced", || gate.is_waited_at()).await;
+    for n in 1..=LARGE {
+        alice.send(first + n, "bob").await;
+    }
+    gate.shut(false);
+}
+
+/// What waits in the inbox of alice's session.
+fn depth(node: &Node) -> u64 {
+    let session = node.broker.session_actor(&user("alice"));
+    let info = session.and_then(|id| node.broker.tree().info(id));
+    info.map_or(0, |info| u64::from(info.depth))
+}
+
+/// Alice is in the middle of a conversation, and a tick is to come to her session.
+async fn conversation(node: &Node) -> (Device, Device) {
+    node.create(&["alice", "bob"]).await;
+    let mut alice = node.attach("alice/phone").await;
+    let bob = node.attach("bob/laptop").await;
+    bob.send(1, "alice").await;
+    let message = alice.message().await;
+    alice.ack(message.seq).await;
+    (alice, bob)
+}
+
 /// Answers of a large commit wait for a message to the same device. When none comes, they
 /// are told at the next tick.
 #[test]
 fn answers_do_not_wait_for_ever() {
+    for acknowledges in [false, true] {
+        let gate = Arc::new(Gate::default());
+        let faults = Arc::clone(&gate);
+        run(
+            ticks(200),
+            |settings| settings.faults = Some(faults),
+            async |node| {
+                node.create(&["alice", "bob"]).await;
+                let mut alice = node.attach("alice/phone").await;
+                let bob = node.attach("bob/laptop").await;
+                bob.send(1, "alice").await;
+                let message = alice.message().await;
+                if acknowledges {
+                    // Then a tick is to come already, and they wait in the inbox.
+                    alice.ack(message.seq).await;
+                }
+                large_commit(&gate, &alice, 1).await;
+                for n in 1..=1 + LARGE {
+                    assert_eq!(alice.accepted().await.id, id(n));
+                }
+            },
+        );
+    }
+}
+
+/// Where a tick is to come they do not even wake the session. The message that does comes after them.
+#[test]
+fn answers_wait_in_the_inbox_for_a_message() {
     let gate = Arc::new(Gate::default());
     let faults = Arc::clone(&gate);
     run(
-        ticks(200),
+        ticks(NEVER_MS),
         |settings| settings.faults = Some(faults),
         async |node| {
-            node.create(&["alice", "bob"]).await;
-            let mut alice = node.attach("alice/phone").await;
-            let bob = node.attach("bob/laptop").await;
-            bob.send(1, "alice").await;
-            alice.message().await;
-            gate.shut(true);
-            alice.send(1, "bob").await;
-            until("the first is being synced", || gate.is_waited_at()).await;
-            for n in 2..=32 {
-                alice.send(n, "bob").await;
-            }
-            gate.shut(false);
-            for n in 1..=32 {
+            let (mut alice, bob) = conversation(&node).await;
+            large_commit(&gate, &alice, 1).await;
+            until("the answers wait", || depth(&node) == LARGE).await;
+            bob.send(2, "alice").await;
+            for n in 1..=1 + LARGE {
                 assert_eq!(alice.accepted().await.id, id(n));
             }
+            assert_eq!(alice.message().await.n, 2);
+            assert_eq!(depth(&node), 0);
         },
     );
 }

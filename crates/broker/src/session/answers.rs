@@ -2,6 +2,7 @@
 //! notices may have been lost.
 
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use stonechat_actors::{Ctx, Handle};
 use stonechat_delivery::{Answer as SenderAnswer, Outcome};
@@ -18,17 +19,25 @@ use crate::settle::settle;
 pub(crate) struct Answer {
     pub(crate) envelope: Arc<Envelope>,
     pub(crate) outcome: Result<(), Unavailable>,
+    /// When the commit was heard of.
+    pub(crate) since: Instant,
     /// Tell the device at once, even if a message that it could share a write with is likely.
     pub(crate) hurry: bool,
 }
 
 impl Session {
     pub(super) fn give_answers(&mut self, device: &DeviceId, answers: &[SenderAnswer]) {
-        self.answer_sends(device, answers, true);
+        self.answer_sends(device, answers, None);
     }
 
-    /// `false` when an answer waits for company: then a tick has to come.
-    fn answer_sends(&mut self, device: &DeviceId, answers: &[SenderAnswer], hurry: bool) -> bool {
+    /// Tells a device; if it is in a conversation and the answers `may_wait` since then, with what it is
+    /// told next. `false` when an answer waits for that: then a tick has to come.
+    fn answer_sends(
+        &mut self,
+        device: &DeviceId,
+        answers: &[SenderAnswer],
+        may_wait: Option<Instant>,
+    ) -> bool {
         let mut told = true;
         for answer in answers {
             let event = match answer.outcome {
@@ -53,19 +62,18 @@ impl Session {
                 }
             };
             if let Some(at) = self.device_named(device) {
-                let hurry = hurry || self.devices[at].in_talk == [false; 2];
-                if hurry {
+                let may_wait = may_wait.filter(|_| self.devices[at].in_talk != [false; 2]);
+                if may_wait.is_none() {
                     self.ride(at);
                 }
                 let slot = &self.devices[at].slot;
                 decrement(&slot.unanswered);
                 // A closed connection asks again when it is back.
-                let _ = if hurry {
-                    slot.outlet.push(event)
-                } else {
-                    slot.outlet.push_unhurried(event)
+                let _ = match may_wait {
+                    None => slot.outlet.push(event),
+                    Some(since) => slot.outlet.push_waiting(event, since),
                 };
-                told &= hurry;
+                told &= may_wait.is_none();
             }
         }
         told
@@ -151,6 +159,7 @@ impl Handle<Answer> for Session {
         let Answer {
             envelope,
             outcome,
+            since,
             hurry,
         } = answer;
         let device = &envelope.from.device;
@@ -170,8 +179,14 @@ impl Handle<Answer> for Session {
             Err(_) => return,
         };
         self.busy |= !hurry;
-        if !self.answer_sends(device, &answers, hurry) {
-            self.tick_later(ctx);
+        // It may have waited in the inbox already.
+        let left = if hurry {
+            None
+        } else {
+            self.tick_length().checked_sub(since.elapsed())
+        };
+        if !self.answer_sends(device, &answers, left.map(|_| since)) {
+            self.tick_after(left.unwrap_or_default(), ctx);
         }
         self.forget_idle_sender(device);
     }

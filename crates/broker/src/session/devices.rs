@@ -262,6 +262,7 @@ impl Session {
             ack_again: false,
             traced: Unacked::default(),
         });
+        self.note_patience();
     }
 
     fn has_slot(&self, connection: u64) -> bool {

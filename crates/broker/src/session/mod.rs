@@ -58,6 +58,8 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, anchor: Arc<Anchor>) -> Self {
+        // A tick of the generation before will not come.
+        anchor.patient.store(false, Ordering::Release);
         Self {
             shared,
             anchor,

@@ -116,7 +116,9 @@ impl Session {
             return false;
         };
         self.ride(at);
-        self.devices[at].in_talk[1] = true;
+        if !std::mem::replace(&mut self.devices[at].in_talk[1], true) {
+            self.note_patience();
+        }
         let slot = &self.devices[at].slot;
         let to = (&self.anchor.user, &slot.device);
         let span = traced::delivery(&stored.envelope, to, (stored.seq, redelivered));

@@ -6,6 +6,7 @@
 //! come (contract D8). Nothing waits longer than `coalesce_ms`, while the node is busy
 //! acknowledgements and receipts [`BUSY_TICKS`] of them; an idle session has no ticks.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stonechat_actors::Ctx;
@@ -24,18 +25,32 @@ impl Session {
         self.tick_after(after, ctx);
     }
 
-    fn tick_length(&self) -> Duration {
+    pub(super) fn tick_length(&self) -> Duration {
         Duration::from_millis(self.shared.config.coalesce_ms)
     }
 
-    fn tick_after(&mut self, after: Duration, ctx: &mut Ctx<Self>) {
+    pub(super) fn tick_after(&mut self, after: Duration, ctx: &mut Ctx<Self>) {
         if !std::mem::replace(&mut self.ticking, true) {
             ctx.run_later(after, Self::tick);
+            self.note_patience();
+        }
+    }
+
+    /// Tells the dispatcher whether an answer may wait in the inbox: a tick is to come, and a message
+    /// is likely to come before it to each device. To be called when either changes.
+    pub(super) fn note_patience(&self) {
+        let in_talk = |device: &Device| device.in_talk != [false; 2];
+        let patient = self.ticking && self.devices.iter().all(in_talk);
+        let told = &self.anchor.patient;
+        if told.load(Ordering::Relaxed) != patient {
+            told.store(patient, Ordering::Release);
         }
     }
 
     fn tick(&mut self, ctx: &mut Ctx<Self>) {
         self.ticking = false;
+        // Until the next one is sure. What is in the inbox by now is handled right after this.
+        self.note_patience();
         self.ticks_held += 1;
         let flush = !std::mem::take(&mut self.busy) || self.ticks_held >= BUSY_TICKS;
         if flush {
