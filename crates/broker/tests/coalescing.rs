@@ -132,15 +132,15 @@ fn answers_wait_in_the_inbox_for_a_message() {
         ticks(NEVER_MS),
         |settings| settings.faults = Some(faults),
         async |node| {
-            let (mut alice, bob) = conversation(&node).await;
+            let (mut alice, bob) = conversation(node).await;
             large_commit(&gate, &alice, 1).await;
-            until("the answers wait", || depth(&node) == LARGE).await;
+            until("the answers wait", || depth(node) == LARGE).await;
             bob.send(2, "alice").await;
             for n in 1..=1 + LARGE {
                 assert_eq!(alice.accepted().await.id, id(n));
             }
             assert_eq!(alice.message().await.n, 2);
-            assert_eq!(depth(&node), 0);
+            assert_eq!(depth(node), 0);
         },
     );
 }
