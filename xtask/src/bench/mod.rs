@@ -6,6 +6,7 @@
 
 mod actors;
 mod all;
+mod cache;
 mod compare;
 mod disk;
 mod flame;
@@ -86,6 +87,8 @@ enum Bench {
     Relay(relay::Args),
     /// Where the server's time goes: flame graph, system calls and sleeps a message (needs perf).
     Profile(profile::Args),
+    /// Cache lines a relayed message touches that are not near, by function (needs valgrind).
+    Cache(cache::Args),
     /// Memory and CPU of an idle, authenticated connection.
     Idle(idle::Args),
     /// Connections held for minutes, by one server process or by several.
@@ -137,6 +140,7 @@ fn one(bench: &Bench, common: &Common) -> Result<Report> {
         Bench::All(_) | Bench::Compare(_) | Bench::Guard(_) => bail!("they are not one of a row"),
         Bench::Relay(of) => relay::run(of, common)?,
         Bench::Profile(of) => profile::run(of, common)?,
+        Bench::Cache(of) => cache::run(of, common)?,
         Bench::Idle(of) => idle::run(of, common)?,
         Bench::Hold(of) => hold::run(of, common)?,
         Bench::Latency(of) => latency::run(of, common)?,

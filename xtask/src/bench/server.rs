@@ -1,5 +1,6 @@
 //! The processes under measurement: the server, and the bare relay it is compared with.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -75,6 +76,16 @@ struct NodeFile {
 impl Server {
     /// Starts a server on the data in `dir` and waits until it is ready.
     pub(crate) fn start(common: &Common, dir: &Path, settings: &[&str]) -> Result<Self> {
+        Self::start_under(&[], common, dir, settings)
+    }
+
+    /// The same with the server run by another program, which is to keep its pid.
+    pub(crate) fn start_under(
+        runner: &[&str],
+        common: &Common,
+        dir: &Path,
+        settings: &[&str],
+    ) -> Result<Self> {
         let binary = match &common.binary {
             Some(binary) => binary.clone(),
             None => std::env::current_exe()?.with_file_name("stonechat"),
@@ -83,7 +94,7 @@ impl Server {
         let log = dir.join("server.log");
         // A file of an earlier process would tell old ports.
         let _ = fs::remove_file(data.join("node.json"));
-        let mut command = on_cpus(&binary, common.server_cpus.as_deref());
+        let mut command = on_cpus(runner, &binary, common.server_cpus.as_deref());
         command
             .args([
                 "serve",
@@ -190,16 +201,17 @@ fn wait_for_node(process: &mut Running, data: &Path, log: &Path) -> Result<NodeF
     }
 }
 
-fn on_cpus(program: &Path, cpus: Option<&str>) -> Command {
-    match cpus {
+fn on_cpus(runner: &[&str], program: &Path, cpus: Option<&str>) -> Command {
+    let mut words: Vec<&OsStr> = Vec::new();
+    if let Some(cpus) = cpus {
         // It becomes the program, so the pid stays.
-        Some(cpus) => {
-            let mut command = Command::new("taskset");
-            command.args(["-c", cpus]).arg(program);
-            command
-        }
-        None => Command::new(program),
+        words.extend(["taskset", "-c", cpus].map(OsStr::new));
     }
+    words.extend(runner.iter().map(OsStr::new));
+    words.push(program.as_os_str());
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
 }
 
 /// Starts the bare relay.
