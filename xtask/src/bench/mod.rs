@@ -9,6 +9,7 @@ mod all;
 mod cache;
 mod compare;
 mod disk;
+mod far;
 mod flame;
 mod hold;
 mod idle;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use stonechat_swarm::{Behaviour, Counts, Engine, Options, Pairs, Roster};
 
+use super::far::Chase;
 use super::process::Usage;
 use super::report::Target;
 use super::server::{self, Server};
@@ -149,6 +150,10 @@ pub(super) fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
     values[values.len() / 2]
 }
 
+fn least(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
+    rounds.iter().map(of).fold(f64::INFINITY, f64::min)
+}
+
 impl Round {
     pub(super) fn server_s_per_million(&self) -> f64 {
         self.server.cpu_s * 1e6 / self.messages
@@ -212,6 +217,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
             Side::new(users::unchecked(users), options, pid, args.body_bytes)?,
         ));
     }
+    let mut chase = Chase::new();
     for &window in &args.window {
         let (mut our_rounds, mut floor_rounds) = (Vec::new(), Vec::new());
         for round in 0..=args.rounds {
@@ -221,6 +227,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
             } else {
                 args.messages
             };
+            chase.look();
             if let Some((_, floor)) = &mut floor {
                 floor_rounds.push(floor.round(window, messages.max(1))?);
             }
@@ -228,6 +235,13 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
         }
         let floor_rounds = floor_rounds.get(1..).unwrap_or_default();
         tell(&mut report, window, &our_rounds[1..], floor_rounds);
+    }
+    for (which, step_ns) in ["least", "median", "most"]
+        .into_iter()
+        .zip(chase.told().into_iter().flatten())
+    {
+        let name = format!("a cache line out of 20 MiB, between rounds, {which}");
+        report.figure(name, step_ns, "ns");
     }
     server.check_log()?;
     Ok(report)
@@ -242,6 +256,9 @@ fn tell(report: &mut Report, window: usize, ours: &[Round], floor: &[Round]) {
         report.figure(name("bare relay CPU for 1M messages"), bare, "s");
         let most = if window == 1 { 1.8 } else { 4.0 };
         report.aimed(name("ratio"), cpu / bare, "times", Target::AtMost(most));
+        let ratio =
+            least(ours, Round::server_s_per_million) / least(floor, Round::server_s_per_million);
+        report.figure(name("ratio of the cheapest rounds"), ratio, "times");
         report.figure(
             name("bare relay throughput"),
             median(floor, Round::messages_per_s),
