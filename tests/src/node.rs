@@ -65,7 +65,15 @@ fn bare(program: &Path) -> Command {
 ///
 /// # Panics
 /// When it has not ended by the deadline.
-pub fn run(mut command: Command) -> Output {
+pub fn run(command: Command) -> Output {
+    run_within(DEADLINE, command)
+}
+
+/// The same for one that takes its time.
+///
+/// # Panics
+/// When it has not ended by the deadline.
+pub fn run_within(deadline: Duration, mut command: Command) -> Output {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -76,9 +84,9 @@ pub fn run(mut command: Command) -> Output {
     let mut stderr = child.stderr.take().expect("piped");
     let out = std::thread::spawn(move || read_all(&mut stdout));
     let err = std::thread::spawn(move || read_all(&mut stderr));
-    let status = wait(&mut child, DEADLINE).unwrap_or_else(|| {
+    let status = wait(&mut child, deadline).unwrap_or_else(|| {
         kill(&mut child);
-        panic!("{command:?} has not ended within {DEADLINE:?}")
+        panic!("{command:?} has not ended within {deadline:?}")
     });
     Output {
         code: status.code(),

@@ -36,6 +36,9 @@ fn assert_kept(fleet: &Fleet) {
 fn load_until_it_ends(node: &mut Node, fleet: &mut Fleet) -> Option<i32> {
     let everybody = fleet.due(0, true);
     let phase: Phase = fleet.load(node, everybody);
+    eventually_within(2 * LONG, "the call fails", || {
+        node.log().contains("the journal failed").then_some(())
+    });
     let status = node.wait_exit();
     fleet.unload(phase);
     status.code()
@@ -125,6 +128,9 @@ fn a_full_disk_refuses_keeps_delivers_and_resumes() {
         options
             .set("storage.headroom_bytes", "0")
             .set("storage.migrate_after_ms", "3600000")
+            // One segment throughout: when one is let go the database is written.
+            .set("storage.prepare_from_bytes", "67108864")
+            .set("storage.segment_age_ms_max", "86400000")
             .allow_log("cannot write to the journal")
     };
     fill_up(quiet, 0, 13);

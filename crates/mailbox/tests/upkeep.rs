@@ -98,6 +98,24 @@ fn what_is_acknowledged_in_time_never_reaches_the_database_and_the_journal_stays
 }
 
 #[test]
+fn a_segment_that_nothing_is_prepared_after_is_filled() {
+    let dir = tempfile::tempdir().unwrap();
+    let time = Time::default();
+    let config = StoreConfig {
+        prepare_from_bytes: 0,
+        ..config(dir.path(), &time)
+    };
+    let node = Node::with(config, time);
+    let (alice, bob) = (node.create("alice"), node.create("bob"));
+    let segments = common::segments(dir.path());
+    for n in 1..=20 {
+        node.send(&alice, &bob, n).unwrap();
+        node.barrier();
+    }
+    assert_eq!(common::segments(dir.path()), segments);
+}
+
+#[test]
 fn churn_through_the_database_is_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::open(dir.path());

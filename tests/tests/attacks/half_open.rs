@@ -7,7 +7,7 @@ use super::{Bystanders, size};
 #[tokio::test]
 async fn silent_peers_are_given_up_and_others_stay() {
     let count = size(20, 2_000);
-    let node = Node::start(NodeOptions::new().heartbeat_ms(1_000));
+    let node = Node::start(NodeOptions::new().heartbeat_ms(3_000));
     let mut silent = Vec::new();
     for n in 0..count {
         silent.push(RawClient::join(&node, &format!("silent{n}"), "phone").await);

@@ -45,7 +45,7 @@ async fn a_request_a_byte_at_a_time_is_given_up() {
 
 #[tokio::test]
 async fn a_hello_a_byte_at_a_time_is_given_up() {
-    let node = Node::start(NodeOptions::new().auth_deadline_ms(1_000));
+    let node = Node::start(NodeOptions::new().auth_deadline_ms(3_000));
     let mut others = Bystanders::join(&node).await;
     let endless = Shape::new(opcode::TEXT, vec![b' '; 60_000]).encode();
     let mut slow = Vec::new();

@@ -228,6 +228,8 @@ async fn metrics_count_what_happens() {
         alice.say("bob", &json!(n)).await;
         bob.message_acked().await;
     }
+    // The last acknowledgement has been read, too.
+    bob.fence().await;
     let is = |name: &str, labels: &str, at_least: f64| {
         let value = admin.metric(name, labels);
         assert!(

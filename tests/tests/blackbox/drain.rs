@@ -103,7 +103,8 @@ async fn a_stuck_connection_does_not_hold_the_exit_up() {
     let mut node = Node::start(
         stonechat_tests::NodeOptions::new()
             .write_deadline_ms(600_000)
-            .set("server.drain_deadline_ms", "1000"),
+            // For the store to close as well.
+            .set("server.drain_deadline_ms", "5000"),
     );
     let token = node.user("stuck");
     let connect = Connect::to(&node).receive_buffer_bytes(4_096);

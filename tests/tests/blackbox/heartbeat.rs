@@ -6,7 +6,7 @@ use stonechat_tests::{Incoming, Node, NodeOptions, RawClient, WsClient};
 
 #[tokio::test]
 async fn a_client_that_answers_pings_stays() {
-    let node = Node::start(NodeOptions::new().heartbeat_ms(300));
+    let node = Node::start(NodeOptions::new().heartbeat_ms(1_000));
     let mut alice = WsClient::join(&node, "alice", "phone").await;
     // Six pings are twice the time after which a silent client is given up.
     let mut pings = 0;
@@ -21,7 +21,7 @@ async fn a_client_that_answers_pings_stays() {
 
 #[tokio::test]
 async fn a_client_that_answers_nothing_is_given_up() {
-    let node = Node::start(NodeOptions::new().heartbeat_ms(300));
+    let node = Node::start(NodeOptions::new().heartbeat_ms(1_000));
     let mut silent = RawClient::join(&node, "alice", "phone").await;
     let first = silent.frame().await.unwrap();
     assert_eq!(first.opcode, opcode::PING, "it is asked first");

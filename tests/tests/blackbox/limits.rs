@@ -33,7 +33,7 @@ fn retry_after(error: &Value) -> Duration {
 
 #[tokio::test]
 async fn too_many_messages_are_rate_limited_and_pass_later() {
-    let node = Node::start(NodeOptions::new().messages_per_s(5).messages_burst(10));
+    let node = Node::start(NodeOptions::new().messages_per_s(1).messages_burst(10));
     let mut alice = WsClient::join(&node, "alice", "phone").await;
     let mut bob = WsClient::join(&node, "bob", "phone").await;
     let ids: Vec<String> = (0..30).map(|_| new_id()).collect();
@@ -55,7 +55,7 @@ async fn too_many_messages_are_rate_limited_and_pass_later() {
         }
     }
     assert!(taken.len() >= 10, "the burst passes: {}", taken.len());
-    assert!(!refused.is_empty(), "5 a second, yet 30 passed at once");
+    assert!(!refused.is_empty(), "1 a second, yet 30 passed at once");
     // The greatest refused id may be sent again when nothing later was accepted.
     if refused.last() == ids.last() {
         let id = ids.last().unwrap();
@@ -72,7 +72,7 @@ async fn too_many_messages_are_rate_limited_and_pass_later() {
 
 #[tokio::test]
 async fn too_many_bytes_are_rate_limited_too() {
-    let node = Node::start(NodeOptions::new().bytes_per_s(100_000).bytes_burst(70_000));
+    let node = Node::start(NodeOptions::new().bytes_per_s(20_000).bytes_burst(70_000));
     let mut alice = WsClient::join(&node, "alice", "phone").await;
     let body = json!("b".repeat(60_000));
     alice.say("alice", &body).await;

@@ -175,7 +175,7 @@ async fn a_bad_device_name_can_be_mended() {
 
 #[tokio::test]
 async fn who_says_nothing_is_let_go() {
-    let node = Node::start(NodeOptions::new().auth_deadline_ms(300));
+    let node = Node::start(NodeOptions::new().auth_deadline_ms(3_000));
     let mut silent = Connect::to(&node).open().await.unwrap();
     silent.bye("auth_timeout", 4002).await;
     // Saying hello in time stops the clock for good.

@@ -11,7 +11,7 @@ async fn a_stuck_reader_is_closed_and_others_are_unharmed() {
     let _heavy = heavy();
     let node = Node::start(
         NodeOptions::new()
-            .write_deadline_ms(1_000)
+            .write_deadline_ms(5_000)
             .unacked_max(4_096)
             .set("limits.feed_window_bytes", "33554432")
             .set("limits.outlet_bytes_max", "67108864"),

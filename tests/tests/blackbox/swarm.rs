@@ -1,11 +1,11 @@
 //! `stonechat swarm`: a short run against the real server is judged clean, and what cannot be run says why.
 
 use serde_json::Value;
-use stonechat_tests::{Node, NodeOptions};
+use stonechat_tests::{DEADLINE, Node, NodeOptions, node::run_within};
 
 /// Runs a scenario and returns its summary.
 fn clean(node: &Node, scenario: &str) -> Value {
-    let output = node.run(&[
+    let command = node.command(&[
         "swarm",
         "run",
         scenario,
@@ -15,6 +15,7 @@ fn clean(node: &Node, scenario: &str) -> Value {
         "3",
         "--json",
     ]);
+    let output = run_within(4 * DEADLINE, command);
     assert_eq!(output.code, Some(0), "{output:?}");
     let summary: Value = serde_json::from_str(&output.stdout).expect("a summary");
     assert_eq!(summary["verdict"]["outcome"], "clean", "{summary:#}");

@@ -6,7 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
-use stonechat_tests::{DEADLINE, Node, eventually, node::wait};
+use stonechat_tests::node::{run_within, wait};
+use stonechat_tests::{DEADLINE, Node, eventually};
 
 /// A swarm that is under way; killed when dropped.
 struct Run {
@@ -69,10 +70,18 @@ fn signal(pid: &str, name: &str) {
     assert!(sent.is_ok_and(|status| status.success()), "{name} to {pid}");
 }
 
+/// A run that is ended before has nothing to judge.
+fn something_is_accepted(node: &Node) {
+    eventually("something is accepted", || {
+        let accepted = node.admin().metric("stonechat_messages_accepted_total", "");
+        (accepted > Some(0.0)).then_some(())
+    });
+}
+
 #[test]
 fn two_processes_make_one_verdict_and_one_report() {
     let node = Node::start_default();
-    let output = node.run(&[
+    let command = node.command(&[
         "swarm",
         "run",
         "pairs",
@@ -88,6 +97,7 @@ fn two_processes_make_one_verdict_and_one_report() {
         "--source-addresses",
         "127.0.0.40-127.0.0.47",
     ]);
+    let output = run_within(4 * DEADLINE, command);
     assert_eq!(output.code, Some(0), "{output:?}");
     let summary: Value = serde_json::from_str(&output.stdout).expect("a summary");
     let of = |path: &str| summary.pointer(path).and_then(Value::as_u64);
@@ -167,6 +177,7 @@ fn an_interrupted_run_drains_and_is_judged() {
             processes,
         ]));
         run.wait_for("  run  ");
+        something_is_accepted(&node);
         signal(&run.child.id().to_string(), "INT");
         assert_eq!(run.ended().code(), Some(0), "{}", run.said());
         run.wait_for("\"ended_early\": true");
@@ -213,6 +224,7 @@ fn the_live_view_draws_and_gives_the_terminal_back() {
     run.wait_for("latency");
     run.wait_for("devices signed in");
     run.wait_for("end now");
+    something_is_accepted(&node);
     run.child
         .stdin
         .as_mut()

@@ -36,7 +36,7 @@ async fn a_token_expires() {
     let admin = node.admin();
     admin.create_user("alice");
     let issued = admin
-        .post("/admin/v1/users/alice/tokens", &json!({"ttl_s": 2}))
+        .post("/admin/v1/users/alice/tokens", &json!({"ttl_s": 5}))
         .expect(201);
     let token = issued["token"].as_str().unwrap().to_owned();
     assert!(issued["expires_ms"].as_u64().is_some());

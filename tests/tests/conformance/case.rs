@@ -9,7 +9,7 @@ use stonechat_tests::{Node, RawClient};
 use crate::wire::{asks, text};
 
 /// How long the server has for each answer.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+const ANSWER_DEADLINE: Duration = stonechat_tests::DEADLINE;
 
 /// Where a case begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -146,7 +146,8 @@ impl JournalWriter {
 
     /// This segment grows as it is written, and a better one is ready.
     pub(crate) fn is_outdone(&self) -> bool {
-        self.bytes >= self.prepared_bytes
+        self.limits.from_bytes != 0
+            && self.bytes >= self.prepared_bytes
             && self.spare.ready_bytes() >= self.ask_at_bytes.min(self.limits.bytes_max)
             && self.first_write.is_some()
     }
