@@ -169,8 +169,9 @@ async fn escalate(sup: Arc<SupNode>, child: ActorId, generation: u32, reason: Ar
         failed.set_last_exit(&reason);
         let Some(parent) = failed.parent() else {
             error!(culprit = culprit.name(), %reason, "a failure reached the root supervisor: end the process");
-            culprit.stop(&reason);
+            // In this order: whoever sees the culprit end finds the tree failed.
             tree.fail(&reason);
+            culprit.stop(&reason);
             return;
         };
         if failed.survives_failure() {

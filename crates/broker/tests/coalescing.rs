@@ -66,13 +66,17 @@ fn leaving_forgets_no_acknowledgement() {
 const LARGE: u64 = 31;
 
 /// Sends message `first` and after it, in one commit, [`LARGE`] more.
-async fn large_commit(gate: &Gate, alice: &Device, first: u64) {
+async fn large_commit(node: &Node, gate: &Gate, alice: &Device, first: u64) {
     gate.shut(true);
     alice.send(first, "bob").await;
     until("the first is being synced", || gate.is_waited_at()).await;
     for n in 1..=LARGE {
         alice.send(first + n, "bob").await;
     }
+    until("they are in line for the next", || {
+        node.store.stats().queued == LARGE
+    })
+    .await;
     gate.shut(false);
 }
 
@@ -114,7 +118,7 @@ fn answers_do_not_wait_for_ever() {
                     // Then a tick is to come already, and they wait in the inbox.
                     alice.ack(message.seq).await;
                 }
-                large_commit(&gate, &alice, 1).await;
+                large_commit(node, &gate, &alice, 1).await;
                 for n in 1..=1 + LARGE {
                     assert_eq!(alice.accepted().await.id, id(n));
                 }
@@ -133,7 +137,7 @@ fn answers_wait_in_the_inbox_for_a_message() {
         |settings| settings.faults = Some(faults),
         async |node| {
             let (mut alice, bob) = conversation(node).await;
-            large_commit(&gate, &alice, 1).await;
+            large_commit(node, &gate, &alice, 1).await;
             until("the answers wait", || depth(node) == LARGE).await;
             bob.send(2, "alice").await;
             for n in 1..=1 + LARGE {

@@ -9,7 +9,7 @@ mod common;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use common::{Node, Time, config, device, id, user, wait};
+use common::{Node, Time, config, device, id, until, user, wait};
 use stonechat_mailbox::{Store, StoreError, check};
 use stonechat_protocol::Seq;
 
@@ -36,8 +36,14 @@ fn packed(dir: &Path, groups: &[RangeInclusive<u64>]) {
 fn transplant(from: &Path, to: &Path, firsts: &[Seq]) {
     let open = |dir: &Path| {
         let config = sled::Config::new().path(dir.join("sled-000001"));
-        let database = config.segment_size(SLED_SEGMENT_BYTES).open().unwrap();
-        database.open_tree("messages").unwrap()
+        let config = config.segment_size(SLED_SEGMENT_BYTES);
+        // Threads of the one that was closed may still hold its lock.
+        let mut database = None;
+        until("the database is free", || {
+            database = config.open().ok();
+            database.is_some()
+        });
+        database.unwrap().open_tree("messages").unwrap()
     };
     let (from, to) = (open(from), open(to));
     for first in firsts {

@@ -53,6 +53,8 @@ struct Relay {
     /// A send of user 0 that is to be refused later, and one that must not come again under its id.
     unanswered: Option<Value>,
     too_old: Option<Value>,
+    /// The send that was refused for the moment: a server refuses what is behind it in line as well.
+    awaited: Option<Value>,
     revs: [u64; 2],
 }
 
@@ -84,6 +86,14 @@ impl Relay {
             return;
         }
         if by == 0
+            && let Some(awaited) = self.awaited.take()
+            && awaited != send["id"]
+        {
+            self.awaited = Some(awaited);
+            self.say(by, &refused(&send["id"], "storage_unavailable"));
+            return;
+        }
+        if by == 0
             && let Some(id) = self.unanswered.take()
         {
             self.say(by, &refused(&id, "internal"));
@@ -93,6 +103,7 @@ impl Relay {
         match self.fault {
             Fault::RefuseOnce if unlucky => {
                 self.came[to] += 1;
+                self.awaited = Some(send["id"].clone());
                 self.say(by, &refused(&send["id"], "storage_unavailable"));
                 return;
             }
@@ -249,6 +260,7 @@ fn relay(fault: Fault) -> SocketAddr {
         held: None,
         unanswered: None,
         too_old: None,
+        awaited: None,
         revs: [0; 2],
     }));
     std::thread::spawn(move || {
@@ -265,7 +277,7 @@ fn judged(fault: Fault) -> Summary {
     let text = r#"
         about = "a test"
         users = 2
-        duration_s = 0.4
+        duration_s = 2.0
         [traffic]
         rate_per_s = 50
         contacts = { kind = "pairs" }
@@ -306,7 +318,7 @@ fn what_a_server_may_do_is_no_breach() {
         match fault {
             Fault::Redeliver => assert_eq!(totals.redelivered, 1),
             Fault::RefuseOnce => {
-                assert_eq!(refusals("storage_unavailable"), 1);
+                assert!(refusals("storage_unavailable") >= 1);
                 assert_eq!(totals.accepted, totals.sent, "it came again as what it was");
             }
             _ => {

@@ -251,7 +251,7 @@ async fn a_half_open_connection_is_noticed_and_replaced() {
 async fn a_network_that_takes_nothing_is_given_up_and_nothing_is_lost() {
     let server = Server::start_narrow();
     let (client, mut events) = builder(&server)
-        .tune(|tuning| tuning.write_ms_max = 300)
+        .tune(|tuning| tuning.write_ms_max = 3_000)
         .connect()
         .unwrap();
     let (stuck, _) = server.sign_in().await;
