@@ -385,7 +385,8 @@ impl Device {
                 }
             }
             "pong" => connection.fenced = connection.fence == frame.nonce,
-            "bye" if orders.disk_fails => connection.bye = true,
+            // A sign-in that waited too long for the disk is tried again; otherwise the server ends.
+            "bye" if orders.disk_fails => connection.bye = frame.reason != Some("overloaded"),
             "bye" => {
                 connection.bye = true;
                 return Err("nobody asked the server to say goodbye".to_owned());

@@ -29,6 +29,8 @@ pub(super) struct Frame<'a> {
     #[serde(default)]
     pub(super) duplicate: bool,
     pub(super) code: Option<&'a str>,
+    /// Why the server says goodbye.
+    pub(super) reason: Option<&'a str>,
     #[serde(rename = "ref")]
     pub(super) reference: Option<Uuid>,
     pub(super) rev: Option<u64>,
