@@ -249,6 +249,22 @@ test('signed out, the cookie opens nothing any more', async () => {
   expect(answer.status).toBe(401);
 });
 
+test('whoever goes on the moment the pages are there gets there', async () => {
+  // Before anything the frame does once it is on view: a listener that comes then hears of it too late.
+  await page.evaluate(() => {
+    const observer = new MutationObserver(() => {
+      if (!document.querySelector('nav')) return;
+      observer.disconnect();
+      location.hash = '#/audit';
+    });
+    observer.observe(document, { subtree: true, childList: true });
+  });
+  await reader.signIn(server.secret());
+  await page.getByRole('heading', { level: 1, name: 'Audit', exact: true }).waitFor();
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByText('You have signed out.').waitFor();
+});
+
 test('a viewer sees all and can do nothing; a revoked token ends its session', async () => {
   const made = await server.api<{ id: string; token: string }>('POST', '/admin-tokens', {
     name: 'watcher',

@@ -1,6 +1,6 @@
 // Where in the dashboard the reader is: kept in the address after `#`, so that pages can be
 // bookmarked and the server has one page only.
-import { useEffect, useState } from 'preact/hooks';
+import { useLayoutEffect, useState } from 'preact/hooks';
 
 export interface Place {
   page: string;
@@ -24,7 +24,8 @@ export const link = (page: string, subject?: string | number) =>
 
 export function usePlace(): Place {
   const [now, setNow] = useState(() => place(location.hash));
-  useEffect(() => {
+  // Before anything is on view: whoever goes on at once would not be heard by a listener that comes later.
+  useLayoutEffect(() => {
     const moved = () => setNow(place(location.hash));
     addEventListener('hashchange', moved);
     return () => removeEventListener('hashchange', moved);
