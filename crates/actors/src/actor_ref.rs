@@ -228,7 +228,7 @@ impl<A: Supervised> ActorRef<A> {
             depth: inbox.depth(),
             high_water: inbox.high_water(),
             capacity: inbox.capacity(),
-            handled_total: inbox.handled_total.load(Ordering::Relaxed),
+            handled_total: inbox.handled_total(),
             blocked_ns_total: inbox.blocked_ns_total.load(Ordering::Relaxed),
             generation: self.cell.core.generation.load(Ordering::Relaxed),
             restarts: self.cell.core.restarts.load(Ordering::Relaxed),

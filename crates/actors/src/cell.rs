@@ -365,7 +365,7 @@ impl<A: Supervised> Node for Cell<A> {
             high_water: inbox.high_water(),
             capacity: inbox.capacity(),
             blocked_ms_total: u64::try_from(blocked.as_millis()).unwrap_or(u64::MAX),
-            handled_total: inbox.handled_total.load(Ordering::Relaxed),
+            handled_total: inbox.handled_total(),
             started_ms: core.started_ms.load(Ordering::Relaxed),
             arbiter: core
                 .sup

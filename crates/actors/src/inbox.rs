@@ -1,19 +1,19 @@
 //! An actor's inbox: one bounded queue, whichever handle a message comes through.
 //!
 //! Senders push under a short lock; the actor takes everything that waits in one go and works through it
-//! without the lock. A slot is given back when a message is taken up for handling, so at most `capacity`
+//! without the lock. A slot is free again when its message is taken up for handling, so at most `capacity`
 //! messages wait and one is being handled. Senders that wait for room are served first come, first served:
 //! a freed slot is handed to the longest waiting one, and `try_tell` cannot overtake them.
+//!
+//! Two counts make the depth, and each has one writer at a time: slots taken are counted under the lock,
+//! messages taken up by the actor. To change one count from two threads costs a processor as much as a lock.
 //!
 //! Not here: what a message does (see [`Run`]), who the actor is, restarts. Control signals are not
 //! messages: they have their own slot, take no capacity and overtake what waits.
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Waker,
 };
 
@@ -25,7 +25,7 @@ use crate::{
     reason::ExitReason,
     signal::Signals,
     supervised::Supervised,
-    sync::{AtomicBool, AtomicU32, Mutex},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Mutex},
 };
 
 /// Fewest senders that may wait for room at a time; an inbox with a larger capacity lets that many wait.
@@ -114,14 +114,16 @@ struct State<A: Supervised> {
 pub(crate) struct Inbox<A: Supervised> {
     state: Mutex<State<A>>,
     capacity: u32,
-    /// Messages that wait, plus slots handed to waiting senders. Raised only under the lock.
-    depth: AtomicU32,
+    /// Slots ever taken, by messages and by senders that were handed one; those handed back are taken off.
+    /// Wraps. Written under the lock.
+    slots: AtomicU32,
     high_water: AtomicU32,
-    /// Whether somebody may be in line; see `release`.
+    /// Whether somebody may be in line. Only a hint where the lock is not held.
     line_formed: AtomicBool,
     /// Whether signals may be waiting.
     signalled: AtomicBool,
-    pub(crate) handled_total: AtomicU64,
+    /// Messages ever taken up for handling. Written by the actor's task.
+    handled: AtomicU64,
     pub(crate) blocked_ns_total: AtomicU64,
 }
 
@@ -138,7 +140,7 @@ impl<A: Supervised> Slot<A> {
 impl<A: Supervised> Drop for Slot<A> {
     fn drop(&mut self) {
         if let Some(cell) = self.0.take() {
-            Inbox::release(&cell);
+            Inbox::serve_line(&cell, true);
         }
     }
 }
@@ -154,11 +156,11 @@ impl<A: Supervised> Inbox<A> {
                 signals: None,
             }),
             capacity,
-            depth: AtomicU32::new(0),
+            slots: AtomicU32::new(0),
             high_water: AtomicU32::new(0),
             line_formed: AtomicBool::new(false),
             signalled: AtomicBool::new(false),
-            handled_total: AtomicU64::new(0),
+            handled: AtomicU64::new(0),
             blocked_ns_total: AtomicU64::new(0),
         }
     }
@@ -167,8 +169,18 @@ impl<A: Supervised> Inbox<A> {
         self.capacity
     }
 
+    /// Messages that wait, plus slots handed to waiting senders. Exact under the lock; elsewhere what is taken
+    /// up between the two looks is missing, and never is there too much.
     pub(crate) fn depth(&self) -> u32 {
-        self.depth.load(Ordering::Relaxed)
+        let slots = self.slots.load(Ordering::Acquire);
+        #[allow(clippy::cast_possible_truncation, reason = "both counts wrap alike")]
+        let handled = self.handled_total() as u32;
+        let depth = slots.wrapping_sub(handled).cast_signed();
+        depth.max(0).cast_unsigned()
+    }
+
+    pub(crate) fn handled_total(&self) -> u64 {
+        self.handled.load(Ordering::Acquire)
     }
 
     pub(crate) fn high_water(&self) -> u32 {
@@ -179,10 +191,19 @@ impl<A: Supervised> Inbox<A> {
         self.depth() >= self.capacity
     }
 
-    fn note_depth(&self, depth: u32) {
-        if depth > self.high_water.load(Ordering::Relaxed) {
-            self.high_water.store(depth, Ordering::Relaxed);
+    /// Takes one slot more than `depth`.
+    fn take_slot(&self, _locked: &mut State<A>, depth: u32) {
+        let slots = self.slots.load(Ordering::Relaxed);
+        self.slots.store(slots.wrapping_add(1), Ordering::Release);
+        if depth + 1 > self.high_water.load(Ordering::Relaxed) {
+            self.high_water.store(depth + 1, Ordering::Relaxed);
         }
+    }
+
+    /// Takes it back, for a sender that did not use it.
+    fn untake_slot(&self, _locked: &mut State<A>) {
+        let slots = self.slots.load(Ordering::Relaxed);
+        self.slots.store(slots.wrapping_sub(1), Ordering::Release);
     }
 
     /// Puts a message in if there is room and nobody is in line before it.
@@ -208,12 +229,11 @@ impl<A: Supervised> Inbox<A> {
             if state.closed {
                 return Err((Refusal::Closed, envelope));
             }
-            let depth = self.depth.load(Ordering::SeqCst);
+            let depth = self.depth();
             if depth >= self.capacity || state.line.is_some() {
                 return Err((Refusal::Full, envelope));
             }
-            self.depth.fetch_add(1, Ordering::SeqCst);
-            self.note_depth(depth + 1);
+            self.take_slot(&mut state, depth);
             state.waiting.push(envelope);
             if may_wait() { None } else { state.waker.take() }
         };
@@ -250,8 +270,7 @@ impl<A: Supervised> Inbox<A> {
             if state.closed {
                 return false;
             }
-            let depth = self.depth.fetch_add(1, Ordering::SeqCst);
-            self.note_depth(depth + 1);
+            self.take_slot(&mut state, self.depth());
             state.waiting.push(envelope);
             state.waker.take()
         };
@@ -279,34 +298,43 @@ impl<A: Supervised> Inbox<A> {
                 }
             }
             line.push_back(tx);
-            inbox.line_formed.store(true, Ordering::SeqCst);
+            inbox.line_formed.store(true, Ordering::Relaxed);
         }
         // A slot may have been freed between the caller's look and the flag: serve the line once more.
-        Self::serve_line(cell);
+        Self::serve_line(cell, false);
         Ok(rx)
     }
 
-    /// Gives a slot back.
+    /// Counts a message as taken up, which frees its slot, and hands that on if somebody is seen in line.
     ///
-    /// Lock-free unless somebody is in line. The line's flag is raised before the depth is read there, and
-    /// the depth lowered before the flag is read here (both sequentially consistent), so one side sees the
-    /// other and no sender waits beside a free slot.
-    pub(crate) fn release(cell: &Arc<Cell<A>>) {
-        cell.inbox.depth.fetch_sub(1, Ordering::SeqCst);
-        if cell.inbox.line_formed.load(Ordering::SeqCst) {
-            Self::serve_line(cell);
+    /// Takes no lock and is no fence, so it may miss a sender who gets in line in this moment and sees the
+    /// slot still taken. The line is looked at under the lock whenever the actor comes back to
+    /// [`Inbox::take`], which it does before it sleeps.
+    pub(crate) fn take_up(cell: &Arc<Cell<A>>) {
+        cell.inbox.count_handled();
+        if cell.inbox.line_formed.load(Ordering::Relaxed) {
+            Self::serve_line(cell, false);
         }
     }
 
-    fn serve_line(cell: &Arc<Cell<A>>) {
+    fn count_handled(&self) {
+        let handled = self.handled.load(Ordering::Relaxed);
+        self.handled.store(handled + 1, Ordering::Release);
+    }
+
+    /// Hands free slots to those in line; first of all frees one that was handed out and comes back unused.
+    fn serve_line(cell: &Arc<Cell<A>>, mut comes_back: bool) {
         let inbox = &cell.inbox;
         loop {
             let waiter = {
                 let mut state = inbox.state.lock();
-                let depth = inbox.depth.load(Ordering::SeqCst);
+                if comes_back {
+                    inbox.untake_slot(&mut state);
+                }
+                let depth = inbox.depth();
                 if state.line.as_ref().is_none_or(|line| line.is_empty()) {
                     state.line = None;
-                    inbox.line_formed.store(false, Ordering::SeqCst);
+                    inbox.line_formed.store(false, Ordering::Relaxed);
                     return;
                 }
                 if depth >= inbox.capacity {
@@ -315,32 +343,37 @@ impl<A: Supervised> Inbox<A> {
                 let Some(waiter) = state.line.as_mut().and_then(|line| line.pop_front()) else {
                     return;
                 };
-                inbox.depth.fetch_add(1, Ordering::SeqCst);
-                inbox.note_depth(depth + 1);
+                inbox.take_slot(&mut state, depth);
                 waiter
             };
             // Outside the lock: a slot that comes back locks it again.
-            if let Err(unclaimed) = waiter.send(Slot(Some(Arc::clone(cell)))) {
-                unclaimed.defuse();
-                inbox.depth.fetch_sub(1, Ordering::SeqCst);
-            }
+            let handed = waiter.send(Slot(Some(Arc::clone(cell))));
+            comes_back = handed.map_err(Slot::defuse).is_err();
         }
     }
 
-    /// Everything that waits, oldest first; or registers `waker` and returns `None`.
-    pub(crate) fn take(&self, waker: &Waker) -> Option<Stack<A>> {
-        let mut state = self.state.lock();
-        if state.waiting.is_empty() {
-            if self.signalled.load(Ordering::Relaxed) {
-                // Raised under this lock: come back for it instead of sleeping over it.
-                return Some(Stack::new());
-            }
-            Self::park(&mut state, waker);
-            return None;
-        }
+    /// Everything that waits, oldest first, and the first of it counted as taken up; or registers `waker` and
+    /// returns `None`.
+    pub(crate) fn take(cell: &Arc<Cell<A>>, waker: &Waker) -> Option<Stack<A>> {
+        let inbox = &cell.inbox;
+        let mut state = inbox.state.lock();
         let waiting = std::mem::replace(&mut state.waiting, Stack::new());
+        let taken = if !waiting.is_empty() {
+            inbox.count_handled();
+            Some(waiting)
+        } else if inbox.signalled.load(Ordering::Relaxed) {
+            // Raised under this lock: come back for it instead of sleeping over it.
+            Some(waiting)
+        } else {
+            Self::park(&mut state, waker);
+            None
+        };
+        let line_formed = state.line.is_some();
         drop(state);
-        Some(waiting.reversed())
+        if line_formed {
+            Self::serve_line(cell, false);
+        }
+        taken.map(Stack::reversed)
     }
 
     /// Registers `waker` for messages and signals; `false` when a signal waits already.

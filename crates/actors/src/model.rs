@@ -29,6 +29,9 @@ use crate::{
 const SCHEDULES: usize = 3000;
 /// A message after which the actor is left asleep over nothing.
 const LAST_CALL: u32 = 50;
+/// A message whose handling lasts until [`AWAITED`] is in.
+const AWAITING: u32 = 60;
+const AWAITED: u32 = 61;
 /// A deadline that passes only when a model says so.
 const DEADLINE: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,8 @@ struct Log {
     generations: u32,
     /// The actor will not wake by itself any more.
     impatient: bool,
+    /// The sender of [`AWAITED`] was told that it is in.
+    awaited: bool,
 }
 
 type Shared = Arc<Mutex<Log>>;
@@ -108,6 +113,9 @@ impl Handle<Msg> for Worker {
         log.handled.push(msg.n);
         log.impatient |= msg.n == LAST_CALL;
         drop(log);
+        while msg.n == AWAITING && !self.log.lock().awaited {
+            thread::yield_now();
+        }
         if self.poison.contains(&msg.n) {
             // Past the panic hook, which would have something to say about each of thousands.
             std::panic::resume_unwind(Box::new("poison"));
@@ -181,7 +189,10 @@ fn sender(
     let (actor, log) = (actor.clone(), Arc::clone(log));
     thread::spawn(move || {
         let tell = |n: &&u32| match block_on(actor.tell(Msg::new(**n, &log), DEADLINE)) {
-            Ok(()) => true,
+            Ok(()) => {
+                log.lock().awaited |= **n == AWAITED;
+                true
+            }
             Err(TellError::Closed(msg) | TellError::Full(msg)) => {
                 msg.back();
                 false
@@ -276,6 +287,36 @@ fn nobody_sleeps_over_a_message_or_a_free_slot() {
         },
         Some(2 * schedules()),
     );
+}
+
+#[test]
+fn a_slot_that_is_freed_goes_on_at_once() {
+    fn model() {
+        let (actor, task, log) = worker(2, 4, &[]);
+        let senders = vec![
+            sender(&actor, &log, &[1, AWAITING, 3]),
+            sender(&actor, &log, &[AWAITED]),
+        ];
+        block_on(task);
+        check(&log, &joined(senders));
+    }
+    explore(model);
+}
+
+#[test]
+fn a_slot_nobody_wants_any_more_goes_to_the_next_in_line() {
+    fn model() {
+        let (actor, task, log) = worker(1, 2, &[]);
+        let senders = vec![sender(&actor, &log, &[1]), sender(&actor, &log, &[11])];
+        let turns_away = {
+            let cell = Arc::clone(&actor.cell);
+            thread::spawn(move || drop(Inbox::wait_for_slot(&cell)))
+        };
+        block_on(task);
+        turns_away.join().expect("it does not panic");
+        check(&log, &joined(senders));
+    }
+    explore(model);
 }
 
 #[test]

@@ -7,14 +7,14 @@
 #[cfg(not(test))]
 pub(crate) use {
     parking_lot::Mutex,
-    std::sync::atomic::{AtomicBool, AtomicU32},
+    std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64},
     tokio::time::timeout_at,
 };
 
 #[cfg(test)]
 pub(crate) use {
     modelled::{Mutex, deadlines_pass, timeout_at},
-    shuttle::sync::atomic::{AtomicBool, AtomicU32},
+    shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64},
 };
 
 #[cfg(test)]

@@ -265,10 +265,12 @@ impl<A: Supervised> ActorTask<A> {
         cx: &mut Context<'_>,
     ) -> Result<bool, Arc<ExitReason>> {
         if self.batch.is_empty() {
-            match self.cell().inbox.take(cx.waker()) {
+            match Inbox::take(self.cell(), cx.waker()) {
                 Some(batch) => self.batch = batch,
                 None => return Ok(false),
             }
+        } else {
+            Inbox::take_up(self.cell());
         }
         let Some(mut envelope) = self.batch.pop() else {
             return Ok(true);
@@ -276,11 +278,6 @@ impl<A: Supervised> ActorTask<A> {
         let (Some(value), ctx) = (self.value.as_mut(), &mut self.ctx) else {
             return Ok(false);
         };
-        let cell = &ctx.me().cell;
-        Inbox::release(cell);
-        // Only this task writes it.
-        let handled = cell.inbox.handled_total.load(Ordering::Relaxed) + 1;
-        cell.inbox.handled_total.store(handled, Ordering::Relaxed);
         let outcome = guard("message", || {
             if faulty {
                 cell_of(ctx).core.sup.tree.faults.strike(A::KIND);
