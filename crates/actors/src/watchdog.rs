@@ -143,3 +143,34 @@ pub(crate) async fn watch(tree: Weak<TreeShared>, stall_after: Duration) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_told_of_once_and_the_next_one_anew() {
+        let stall_after = Duration::from_millis(40);
+        let began = Instant::now();
+        let pulse = Pulse::new();
+        let held = |ms| {
+            let found = pulse.sample(began + Duration::from_millis(ms), stall_after);
+            found.map(|(id, held)| (id.0, held.as_millis()))
+        };
+        assert_eq!(held(0), None);
+        pulse.begin(ActorId(7));
+        // Of a turn it is known how long it has been seen, not when it began.
+        assert_eq!(held(10), None);
+        assert_eq!(held(49), None);
+        assert_eq!(held(50), Some((7, 40)));
+        assert_eq!(held(90), None);
+        assert_eq!(held(500), None);
+        pulse.end();
+        pulse.begin(ActorId(7));
+        assert_eq!(held(510), None);
+        assert_eq!(held(560), Some((7, 50)));
+        pulse.end();
+        assert_eq!(held(600), None);
+        assert_eq!(held(700), None);
+    }
+}

@@ -307,7 +307,7 @@ impl Drain {
             if state.queue.capacity() > 64 {
                 state.queue = VecDeque::new();
             } else {
-                // Begins again at its first place, so that the few in use stay few.
+                // Begins again at its first place: a short queue keeps to the same cache lines.
                 state.queue.clear();
             }
         }

@@ -168,8 +168,8 @@ impl CommitQueue {
         }
     }
 
-    /// Waits for work and puts it into `work`, whose last is done: jobs of at most about
-    /// `bytes_max`, everything lazy. Nothing after `timeout`.
+    /// Waits for work and puts it into `work`, which is empty: jobs of at most about `bytes_max`,
+    /// everything lazy. Nothing after `timeout`.
     pub(crate) fn take(
         &self,
         work: &mut Work,

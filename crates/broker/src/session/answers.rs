@@ -179,14 +179,11 @@ impl Handle<Answer> for Session {
             Err(_) => return,
         };
         self.busy |= !hurry;
-        // It may have waited in the inbox already.
-        let left = if hurry {
-            None
-        } else {
-            self.tick_length().checked_sub(since.elapsed())
-        };
-        if !self.answer_sends(device, &answers, left.map(|_| since)) {
-            self.tick_after(left.unwrap_or_default(), ctx);
+        // It may have waited in the inbox already, also while there was a tick.
+        let due = since + self.tick_length();
+        let may_wait = !hurry && Instant::now() < due;
+        if !self.answer_sends(device, &answers, may_wait.then_some(since)) {
+            self.tick_by(due, ctx);
         }
         self.forget_idle_sender(device);
     }

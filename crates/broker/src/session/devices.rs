@@ -297,6 +297,7 @@ impl Session {
         }
         if let Some(at) = self.device_at(connection) {
             let device = self.devices.swap_remove(at);
+            self.note_patience();
             self.sender_disconnected(&device.slot.device);
         }
         self.linger_if_empty(ctx);

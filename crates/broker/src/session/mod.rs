@@ -21,6 +21,7 @@ mod tick;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use smallvec::SmallVec;
 use stonechat_actors::{Ctx, Handle, Supervised, TimerHandle};
@@ -48,8 +49,8 @@ pub(crate) struct Session {
     senders: Vec<Sender>,
     rate: Option<Box<TokenBucket>>,
     linger: Option<TimerHandle>,
-    /// A tick is to come.
-    ticking: bool,
+    /// The tick that is to come.
+    tick: Option<(Instant, TimerHandle)>,
     /// The node is busy: a large commit concerned this session since the last tick.
     busy: bool,
     /// Ticks since acknowledgements and receipts were passed on.
@@ -67,7 +68,7 @@ impl Session {
             senders: Vec::new(),
             rate: None,
             linger: None,
-            ticking: false,
+            tick: None,
             busy: false,
             ticks_held: 0,
         }

@@ -7,7 +7,7 @@
 //! acknowledgements and receipts [`BUSY_TICKS`] of them; an idle session has no ticks.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stonechat_actors::Ctx;
 
@@ -19,28 +19,39 @@ use super::devices::Device;
 const BUSY_TICKS: u8 = 4;
 
 impl Session {
-    /// Sees to it that a tick comes.
+    /// Sees to it that a tick comes. One that is to come is never further away than this.
     pub(super) fn tick_later(&mut self, ctx: &mut Ctx<Self>) {
-        let after = self.tick_length();
-        self.tick_after(after, ctx);
+        if self.tick.is_none() {
+            self.set_tick(self.tick_length(), ctx);
+        }
+    }
+
+    /// Sees to it that a tick comes by then.
+    pub(super) fn tick_by(&mut self, due: Instant, ctx: &mut Ctx<Self>) {
+        if let Some((set_for, timer)) = self.tick {
+            if set_for <= due {
+                return;
+            }
+            timer.cancel(ctx);
+        }
+        self.set_tick(due.saturating_duration_since(Instant::now()), ctx);
+    }
+
+    fn set_tick(&mut self, after: Duration, ctx: &mut Ctx<Self>) {
+        let timer = ctx.run_later(after, Self::tick);
+        self.tick = Some((Instant::now() + after, timer));
+        self.note_patience();
     }
 
     pub(super) fn tick_length(&self) -> Duration {
         Duration::from_millis(self.shared.config.coalesce_ms)
     }
 
-    pub(super) fn tick_after(&mut self, after: Duration, ctx: &mut Ctx<Self>) {
-        if !std::mem::replace(&mut self.ticking, true) {
-            ctx.run_later(after, Self::tick);
-            self.note_patience();
-        }
-    }
-
     /// Tells the dispatcher whether an answer may wait in the inbox: a tick is to come, and a message
     /// is likely to come before it to each device. To be called when either changes.
     pub(super) fn note_patience(&self) {
         let in_talk = |device: &Device| device.in_talk != [false; 2];
-        let patient = self.ticking && self.devices.iter().all(in_talk);
+        let patient = self.tick.is_some() && self.devices.iter().all(in_talk);
         let told = &self.anchor.patient;
         if told.load(Ordering::Relaxed) != patient {
             told.store(patient, Ordering::Release);
@@ -48,7 +59,7 @@ impl Session {
     }
 
     fn tick(&mut self, ctx: &mut Ctx<Self>) {
-        self.ticking = false;
+        self.tick = None;
         // Until the next one is sure. What is in the inbox by now is handled right after this.
         self.note_patience();
         self.ticks_held += 1;
@@ -78,7 +89,7 @@ impl Session {
         }
         let holds = |device: &Device| device.ack_held || !device.receipts.is_empty();
         if let Some(wait) = next {
-            self.tick_after(wait, ctx);
+            self.tick_by(Instant::now() + wait, ctx);
         } else if self.devices.iter().any(holds) {
             self.tick_later(ctx);
         }
