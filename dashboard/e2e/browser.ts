@@ -82,7 +82,8 @@ export class Browser {
 
   async close() {
     await this.#context?.close();
-    rmSync(this.#dir, { recursive: true, force: true });
+    // Processes of the browser may still write there.
+    rmSync(this.#dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
   }
 }
 

@@ -33,7 +33,7 @@ afterEach(async ({ task }) => {
 
 afterAll(async () => {
   await browser.close();
-  server.stop();
+  await server.stop();
 });
 
 test('a user is created with a token that is shown once', async () => {
@@ -73,8 +73,6 @@ test('a user is created with a token that is shown once', async () => {
 
 test('a window that is left gives the focus back, and says nothing was done', async () => {
   await reader.go('user/ann', 'ann');
-  // Until all parts of the page are there they may still take each other's place.
-  await reader.loaded('ann');
   const opener = reader.button(/^Set limits/);
   const focused = () => opener.evaluate((button) => button === document.activeElement || undefined);
   await opener.focus();
@@ -146,6 +144,7 @@ test('the full mailbox is found, taken out, emptied and filled again', async () 
   await picture(page, 'mailboxes');
   await table.getByRole('link', { name: 'bob' }).click();
   await page.getByRole('heading', { level: 1, name: 'bob' }).waitFor();
+  await reader.loaded('bob');
   const [file] = await Promise.all([page.waitForEvent('download'), reader.button('Export mailbox of bob').click()]);
   await reader.told('12 messages of bob');
   const exported = readFileSync(await file.path());

@@ -24,6 +24,8 @@ export class Reader {
   async go(address: string, title: string) {
     await this.page.evaluate((to) => (location.hash = `#/${to}`), address);
     await this.page.getByRole('heading', { level: 1, name: title, exact: true }).waitFor();
+    // What loads above a button moves it while it is pressed.
+    await this.loaded(title);
   }
 
   /** Everything the page asked for at first is there. */

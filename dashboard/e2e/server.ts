@@ -1,5 +1,6 @@
 // The real server on free ports in a directory of its own, and what speaks to it beside the browser.
 import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -112,9 +113,13 @@ export class Server {
     return lines.filter((line) => /ERROR/.test(line) && !expected.test(line));
   }
 
-  stop() {
+  async stop() {
+    const over = async (child: ChildProcess) => {
+      if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    };
     for (const child of this.#children) child.kill('SIGKILL');
-    rmSync(this.dir, { recursive: true, force: true });
+    await Promise.all(this.#children.map(over));
+    rmSync(this.dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
   }
 }
 

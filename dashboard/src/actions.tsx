@@ -16,12 +16,12 @@ interface ButtonProps {
   about?: string | undefined;
   danger?: boolean;
   disabled?: boolean;
-  /** What stands on it while something is under way. */
-  shown?: string;
+  /** Something is under way: it stays where it is and keeps the focus, and does nothing. */
+  busy?: boolean;
 }
 
 /** A button for some roles. For the others it can be reached, does nothing, and says why. */
-export function RoleButton({ label, needs, press, about, danger, disabled, shown }: ButtonProps) {
+export function RoleButton({ label, needs, press, about, danger, disabled, busy = false }: ButtonProps) {
   const tell = useContext(TellContext);
   const { allowed, hint } = useAllowed(needs);
   const id = useId();
@@ -31,13 +31,13 @@ export function RoleButton({ label, needs, press, about, danger, disabled, shown
         type="button"
         class={danger ? 'danger' : ''}
         disabled={allowed && disabled === true}
-        aria-disabled={!allowed}
+        aria-disabled={!allowed || busy}
         aria-describedby={allowed ? undefined : id}
         title={allowed ? undefined : hint}
         aria-label={about === undefined ? undefined : `${label} ${about}`}
-        onClick={() => (allowed ? press() : tell(hint, true))}
+        onClick={() => (!allowed ? tell(hint, true) : !busy && press())}
       >
-        {shown ?? label}
+        {busy ? `${label}…` : label}
       </button>
       {!allowed && (
         <span id={id} class="hidden">
@@ -48,7 +48,7 @@ export function RoleButton({ label, needs, press, about, danger, disabled, shown
   );
 }
 
-interface OpensProps extends Omit<ButtonProps, 'press' | 'shown'> {
+interface OpensProps extends Omit<ButtonProps, 'press' | 'busy'> {
   /** The window it opens. */
   children: (close: () => void) => ComponentChildren;
 }
@@ -64,7 +64,7 @@ export function Opens({ children, ...button }: OpensProps) {
   );
 }
 
-interface ActionProps extends Omit<ButtonProps, 'press' | 'shown'> {
+interface ActionProps extends Omit<ButtonProps, 'press' | 'busy'> {
   run: (reason: string) => Promise<string | undefined>;
   /** What is asked before it is done; without it nothing is asked. */
   confirm?: string;
@@ -93,8 +93,7 @@ export function Action({ run, confirm, reason, ...button }: ActionProps) {
     <>
       <RoleButton
         {...button}
-        disabled={busy || button.disabled === true}
-        {...(busy && { shown: `${label}…` })}
+        busy={busy}
         press={() => (confirm === undefined ? void act('') : setAsking(true))}
       />
       {asking && confirm !== undefined && (

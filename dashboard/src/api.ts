@@ -64,8 +64,8 @@ async function exchange(method: string, path: string, { body, kind, signal }: Se
   }
   if (answer.ok) return answer;
   const problem = parse(await answer.text()) as { code?: string; detail?: string } | undefined;
-  // Unless somebody has signed in since: then it is another session that is over.
-  if (answer.status === 401 && path !== '/session' && csrf === session) onSignedOut();
+  // Unless there was none any more, or somebody has signed in since: then it is another session that is over.
+  if (answer.status === 401 && path !== '/session' && session !== '' && csrf === session) onSignedOut();
   const detail = problem?.detail ?? `The node answered ${answer.status}.`;
   throw new Refused(answer.status, problem?.code ?? 'unknown', detail);
 }

@@ -1,6 +1,6 @@
 // The frame around the pages: who is signed in, where one can go, what was just said.
 import type { FunctionComponent } from 'preact';
-import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { session as ask, signOut, whenSignedOut, type Session } from './api';
 import { useFeed, type Feed } from './events';
 import { explain } from './hooks';
@@ -96,7 +96,8 @@ function Frame({ session, leave }: { session: Session; leave: () => void }) {
   useEffect(() => {
     document.title = `${place.subject ?? title} · Stonechat`;
   }, [title, place.subject]);
-  useEffect(() => {
+  // Before the page can be used: who has begun to type in it would lose the focus.
+  useLayoutEffect(() => {
     // Someone who hears the page learns that it is another one.
     if (!first.current) {
       main.current?.focus({ preventScroll: true });

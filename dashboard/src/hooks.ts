@@ -1,5 +1,5 @@
 // What pages share: asking again and again, and doing something with a word about how it went.
-import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
+import { useCallback, useEffect, useState } from 'preact/hooks';
 import { Refused } from './api';
 
 export interface Polled<T> {
@@ -9,19 +9,22 @@ export interface Polled<T> {
   again: () => void;
 }
 
+/** What came of asking so far. */
+interface Known<T> {
+  ask: (signal: AbortSignal) => Promise<T>;
+  data: T | null;
+  error: string | null;
+}
+
 /**
  * Asks now and then every `everyMs`, never twice at a time, not while the page is hidden.
- * What was known stays on view while a later attempt fails.
+ * What was known stays on view while a later attempt fails, and is gone with the question: the answer to
+ * another one is never shown for it.
  */
 export function usePolled<T>(ask: (signal: AbortSignal) => Promise<T>, everyMs: number | null): Polled<T> {
-  const [data, setData] = useState<T | null>(null);
-  const [error, setError] = useState<string | null>(null);
+  const [last, setLast] = useState<Known<T>>({ ask, data: null, error: null });
   const [round, setRound] = useState(0);
-  const previous = useRef(ask);
   useEffect(() => {
-    // Another question: its predecessor's answer is not an answer to it.
-    if (previous.current !== ask) setData(null);
-    previous.current = ask;
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const step = async () => {
@@ -29,11 +32,10 @@ export function usePolled<T>(ask: (signal: AbortSignal) => Promise<T>, everyMs: 
         try {
           const answer = await ask(abort.signal);
           if (abort.signal.aborted) return;
-          setData(answer);
-          setError(null);
+          setLast({ ask, data: answer, error: null });
         } catch (failure) {
           if (abort.signal.aborted) return;
-          setError(explain(failure));
+          setLast((before) => ({ ask, data: before.ask === ask ? before.data : null, error: explain(failure) }));
         }
       }
       if (everyMs !== null) timer = setTimeout(() => void step(), everyMs);
@@ -45,6 +47,7 @@ export function usePolled<T>(ask: (signal: AbortSignal) => Promise<T>, everyMs: 
     };
   }, [ask, everyMs, round]);
   const again = useCallback(() => setRound((value) => value + 1), []);
+  const { data, error } = last.ask === ask ? last : { data: null, error: null };
   return { data, error, again };
 }
 

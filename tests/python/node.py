@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 # Longest any single wait may take; generous, because the machine may be busy with other suites.
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 POLL_S = 0.02
 
 

@@ -56,6 +56,8 @@ def after_traffic(tmp_path_factory):
             a.send(bob, "typing", ephemeral=True)
             b.expect("message", ephemeral=True)
             b.drop()
+        # Or the next connection replaces this one, which then ends for another reason.
+        wait_for("bob to be away", lambda: not node.admin("GET", f"/users/{bob}")["connected"])
         with Device(node, bob, DEVICE) as b:
             b.expect_message(3, redelivered=True)
         assert b" 404 " in http(node)

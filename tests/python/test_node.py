@@ -15,25 +15,25 @@ def test_rate_limited_sends_may_be_repeated_under_the_same_id(start_node, users)
     node = start_node(limits__messages_per_s=1, limits__messages_burst=3)
     alice, bob = users(node, "alice", "bob")
     with Device(node, alice, "phone") as a:
-        sent = [a.send(bob, n) for n in range(3)]
-        held = a.send(bob, 3)
-        for message_id in sent:
-            a.expect("accepted", id=message_id)
-        answer = a.next()
-        tries = 0
+        # The fourth, unless this machine takes a second for one.
+        for last in range(100):
+            held = a.send(bob, last)
+            answer = a.next()
+            if answer["type"] == "error":
+                break
+            assert (answer["type"], answer["id"]) == ("accepted", held)
+        assert answer["type"] == "error", "the limit did not bite"
         while answer["type"] == "error":
             assert (answer["code"], answer["ref"]) == ("rate_limited", held)
             assert answer["retry_after_ms"] > 0
-            tries += 1
             # The wait is what the server asked for, not a guess.
             time.sleep(answer["retry_after_ms"] / 1000)
-            a.send(bob, 3, message_id=held)
+            a.send(bob, last, message_id=held)
             answer = a.next()
-        assert tries > 0, "the limit did not bite"
         assert (answer["type"], answer["id"]) == ("accepted", held)
         assert "duplicate" not in answer
     with Device(node, bob, "laptop") as b:
-        assert [b.expect("message")["body"] for _ in range(4)] == [0, 1, 2, 3]
+        assert [b.expect("message")["body"] for _ in range(last + 1)] == list(range(last + 1))
 
 
 def test_a_resend_of_what_was_accepted_is_never_rate_limited(start_node, users):
@@ -86,10 +86,10 @@ def test_expired_messages_are_not_delivered(start_node, users):
 
 
 def test_a_silent_peer_is_pinged_and_a_dead_one_dropped(start_node, users):
-    node = start_node(server__heartbeat_ms=100)
+    node = start_node(server__heartbeat_ms=1000)
     [alice] = users(node, "alice")
     with Device(node, alice, "phone") as a:
-        assert a.welcome["heartbeat_ms"] == 100
+        assert a.welcome["heartbeat_ms"] == 1000
         heard = []
         original = a.ws.protocol.receive_data
 

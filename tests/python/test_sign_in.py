@@ -38,8 +38,9 @@ def test_token_in_the_header_and_no_subprotocol(node, users):
 
 def test_the_token_in_hello_counts_more_than_the_header(node, users):
     alice, bob = users(node, "alice", "bob")
+    token = node.token(bob)
     with Wire(node, header_token=node.token(alice)) as wire:
-        wire.say(type="hello", token=node.token(bob), device="phone")
+        wire.say(type="hello", token=token, device="phone")
         assert wire.expect("welcome")["user"] == bob
 
 
@@ -104,8 +105,9 @@ def test_hello_comes_first_and_once(node, users):
 
 def test_frames_right_behind_hello_are_handled_after_it(node, users):
     alice, bob = users(node, "alice", "bob")
+    token = node.token(alice)
     with Wire(node) as wire:
-        wire.say(type="hello", token=node.token(alice), device="phone")
+        wire.say(type="hello", token=token, device="phone")
         sent = wire.send(bob, "no time to wait")
         assert wire.next()["type"] == "welcome"
         wire.expect("accepted", id=sent)
@@ -129,8 +131,9 @@ def test_too_many_devices(start_node, users):
     node = start_node(limits__devices_max=2)
     [alice] = users(node, "alice")
     with Device(node, alice, "one"), Device(node, alice, "two"):
+        token = node.token(alice)
         with Wire(node) as third:
-            third.say(type="hello", token=node.token(alice), device="three")
+            third.say(type="hello", token=token, device="three")
             third.expect("error", code="too_many_devices")
             third.expect_bye("too_many_devices", 4007)
         node.admin("DELETE", f"/users/{alice}/devices/one")

@@ -153,10 +153,12 @@ class Device(Wire):
         ack: int | None = None,
         rev: int | None = None,
     ):
+        # Before the connection, which has a while only to sign in.
+        token = token or node.token(user)
         super().__init__(node)
         if before is not None:
             self.ids = before.ids
-        hello = {"type": "hello", "token": token or node.token(user), "device": device}
+        hello = {"type": "hello", "token": token, "device": device}
         if ack is not None:
             hello["ack"] = ack
         if rev is not None:

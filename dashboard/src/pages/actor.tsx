@@ -64,7 +64,8 @@ export function ActorPanel({ id, feed, changed, close }: Props) {
     <aside
       class="panel"
       aria-labelledby="actor"
-      onKeyDown={(event) => event.key === 'Escape' && close()}
+      // One in a window above it closes the window.
+      onKeyDown={(event) => event.key === 'Escape' && !(event.target as Element).closest('dialog') && close()}
     >
       <header>
         <h2 id="actor" ref={heading} tabIndex={-1}>
