@@ -8,17 +8,13 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Disk, Node, Time, config, id, until, used_bytes, user, wait};
-use stonechat_mailbox::{AppendError, Store, StoreConfig, StoreError, Unavailable};
+use common::{Disk, Node, id, until, used_bytes, user, wait};
+use stonechat_mailbox::{AppendError, Store, StoreError, Unavailable};
 
 fn faulty(dir: &std::path::Path) -> (Node, Arc<Disk>) {
     let disk = Arc::new(Disk::default());
-    let time = Time::default();
-    let config = StoreConfig {
-        faults: Some(Arc::clone(&disk) as _),
-        ..config(dir, &time)
-    };
-    (Node::with(config, time), disk)
+    let (node, _) = Node::tuned(dir, |config| config.faults = Some(Arc::clone(&disk) as _));
+    (node, disk)
 }
 
 #[test]
@@ -70,13 +66,10 @@ fn a_failed_sync_of_a_new_segment_is_final() {
     for prepared in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let disk = Arc::new(Disk::default());
-        let time = Time::default();
-        let config = StoreConfig {
-            faults: Some(Arc::clone(&disk) as _),
-            prepare_from_bytes: u64::from(prepared),
-            ..config(dir.path(), &time)
-        };
-        let node = Node::with(config, time);
+        let (node, _) = Node::tuned(dir.path(), |config| {
+            config.faults = Some(Arc::clone(&disk) as _);
+            config.prepare_from_bytes = u64::from(prepared);
+        });
         let (alice, bob) = (node.create("alice"), node.create("bob"));
         // Two of them do not fit into one segment.
         let large = |n| node.envelope(&alice, bob.user(), n, &common::body(n, 40 << 10));
@@ -213,15 +206,12 @@ fn filling_up_at_any_byte_loses_nothing_acknowledged() {
 #[test]
 fn senders_wait_when_the_journal_is_at_its_limit_and_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let time = Time::default();
-    let config = StoreConfig {
-        journal_bytes_max: 256 << 10,
-        queue_bytes_max: 256 << 10,
-        recent_bytes_max: 1 << 20,
-        receipt_grace: Duration::from_millis(1),
-        ..config(dir.path(), &time)
-    };
-    let node = Node::with(config, time);
+    let (node, _) = Node::tuned(dir.path(), |config| {
+        config.journal_bytes_max = 256 << 10;
+        config.queue_bytes_max = 256 << 10;
+        config.recent_bytes_max = 1 << 20;
+        config.receipt_grace = Duration::from_millis(1);
+    });
     let (alice, bob) = (node.create("alice"), node.create("bob"));
     let mut waited = 0;
     for n in 1..=3000 {

@@ -100,12 +100,7 @@ fn what_is_acknowledged_in_time_never_reaches_the_database_and_the_journal_stays
 #[test]
 fn a_segment_that_nothing_is_prepared_after_is_filled() {
     let dir = tempfile::tempdir().unwrap();
-    let time = Time::default();
-    let config = StoreConfig {
-        prepare_from_bytes: 0,
-        ..config(dir.path(), &time)
-    };
-    let node = Node::with(config, time);
+    let (node, _) = Node::tuned(dir.path(), |config| config.prepare_from_bytes = 0);
     let (alice, bob) = (node.create("alice"), node.create("bob"));
     let segments = common::segments(dir.path());
     for n in 1..=20 {
@@ -210,13 +205,10 @@ fn trickling_messages_are_folded_into_few_values() {
 #[test]
 fn what_has_expired_fills_no_mailbox() {
     let dir = tempfile::tempdir().unwrap();
-    let time = Time::default();
-    let settings = StoreConfig {
-        quota_messages: 10,
-        migrate_after: Duration::from_millis(10),
-        ..config(dir.path(), &time)
-    };
-    let node = Node::with(settings, time.clone());
+    let (node, time) = Node::tuned(dir.path(), |config| {
+        config.quota_messages = 10;
+        config.migrate_after = Duration::from_millis(10);
+    });
     let (alice, bob) = (node.create("alice"), node.create("bob"));
     node.attach(&bob, "phone");
     for moved in [false, true] {
@@ -247,13 +239,10 @@ fn what_has_expired_fills_no_mailbox() {
 #[test]
 fn a_full_mailbox_refuses_until_it_is_fetched() {
     let dir = tempfile::tempdir().unwrap();
-    let time = Time::default();
-    let settings = StoreConfig {
-        quota_messages: 10,
-        quota_bytes: 4000,
-        ..config(dir.path(), &time)
-    };
-    let node = Node::with(settings, time);
+    let (node, _) = Node::tuned(dir.path(), |config| {
+        config.quota_messages = 10;
+        config.quota_bytes = 4000;
+    });
     let (alice, bob) = (node.create("alice"), node.create("bob"));
     node.attach(&bob, "phone");
     // Queued messages count: nothing was committed yet for certain.
@@ -302,15 +291,12 @@ fn a_full_mailbox_refuses_until_it_is_fetched() {
 #[test]
 fn idle_mailboxes_leave_memory_and_come_back() {
     let dir = tempfile::tempdir().unwrap();
-    let time = Time::default();
-    let settings = StoreConfig {
-        resident_max: 5,
-        segment_age_max: Duration::from_millis(1),
-        migrate_after: Duration::from_millis(1),
-        accounts_cached_max: 10,
-        ..config(dir.path(), &time)
-    };
-    let node = Node::with(settings, time);
+    let (node, _) = Node::tuned(dir.path(), |config| {
+        config.resident_max = 5;
+        config.segment_age_max = Duration::from_millis(1);
+        config.migrate_after = Duration::from_millis(1);
+        config.accounts_cached_max = 10;
+    });
     let alice = node.create("alice");
     for index in 0..30 {
         let mailbox = node.create(&format!("user{index}"));

@@ -16,7 +16,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use stonechat_swarm::Options;
 
 use super::relay::Side;
 use super::server::{self, Server};
@@ -69,10 +68,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     ];
     let server = Server::start_under(&valgrind, common, dir.path(), &SETTINGS)
         .context("is valgrind installed?")?;
-    let users = args.pairs * 2;
-    let roster = super::users::create(&server.admin, users, users)?;
-    let options = Options::new(server.listen);
-    let mut side = Side::new(roster, options, server.pid(), args.body_bytes)?;
+    let mut side = Side::of(&server, args.pairs, args.body_bytes)?;
     control(&["-i", "on"], server.pid())?;
     side.round(args.window, args.messages)?;
     control(&["-z"], server.pid())?;

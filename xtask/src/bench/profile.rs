@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use stonechat_swarm::Options;
 
 use super::flame::Stacks;
 use super::process::Usage;
@@ -86,10 +85,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
     let out = target_dir()?.join("bench");
     let dir = server::work_dir(common)?;
     let server = Server::start(common, dir.path(), &[])?;
-    let users = args.pairs * 2;
-    let roster = super::users::create(&server.admin, users, users)?;
-    let options = Options::new(server.listen);
-    let mut side = Side::new(roster, options, server.pid(), args.body_bytes)?;
+    let mut side = Side::of(&server, args.pairs, args.body_bytes)?;
     for &window in &args.window {
         let a_round = 100 * args.pairs as u64;
         side.round(window, a_round)?;

@@ -63,6 +63,18 @@ pub(super) struct Round {
 }
 
 impl Side {
+    /// Pairs of users of their own on a server that has just been started.
+    pub(super) fn of(server: &Server, pairs: usize, body_bytes: usize) -> Result<Self> {
+        let users = pairs * 2;
+        let roster = users::create(&server.admin, users, users)?;
+        Self::new(
+            roster,
+            Options::new(server.listen),
+            server.pid(),
+            body_bytes,
+        )
+    }
+
     pub(super) fn new(
         roster: Roster,
         options: Options,
@@ -197,13 +209,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> Result<Report> {
 
     let users = args.pairs * 2;
     let server = Server::start(common, dir.path(), &[])?;
-    let roster = users::create(&server.admin, users, users)?;
-    let mut ours = Side::new(
-        roster,
-        Options::new(server.listen),
-        server.pid(),
-        args.body_bytes,
-    )?;
+    let mut ours = Side::of(&server, args.pairs, args.body_bytes)?;
     let mut floor = None;
     if !args.no_floor {
         let (process, listen) = server::floor(users)?;

@@ -6,7 +6,6 @@
 //! holds only when nothing else runs and the server uses what it gets, which is told as well.
 
 use anyhow::{Context, Result};
-use stonechat_swarm::Options;
 
 use super::relay::{Round, Side, median};
 use super::report::Target;
@@ -103,9 +102,7 @@ fn rounds(args: &Args, common: &Common, workers: u32, cpus: &str) -> Result<Vec<
     };
     let dir = server::work_dir(&common)?;
     let server = Server::start(&common, dir.path(), &[])?;
-    let users = args.pairs * 2;
-    let roster = super::users::create(&server.admin, users, users)?;
-    let mut side = Side::new(roster, Options::new(server.listen), server.pid(), 200)?;
+    let mut side = Side::of(&server, args.pairs, 200)?;
     side.round(args.window, (args.messages / 4).max(1))?;
     let rounds: Result<Vec<Round>> = (0..args.rounds.max(1))
         .map(|_| side.round(args.window, args.messages))

@@ -250,6 +250,14 @@ impl Node {
         Self::with(config(dir, &time), time)
     }
 
+    /// With settings that are not the usual ones, and a clock to turn.
+    pub(crate) fn tuned(dir: &Path, tune: impl FnOnce(&mut StoreConfig)) -> (Self, Time) {
+        let time = Time::default();
+        let mut config = config(dir, &time);
+        tune(&mut config);
+        (Self::with(config, time.clone()), time)
+    }
+
     pub(crate) fn with(config: StoreConfig, time: Time) -> Self {
         Self::try_with(config, time).expect("the store opens")
     }
