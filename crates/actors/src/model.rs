@@ -365,6 +365,21 @@ fn a_restart_keeps_what_waits_and_handles_it_once() {
 }
 
 #[test]
+fn nobody_sleeps_over_a_stop() {
+    fn model() {
+        let (actor, task, log) = worker(1, usize::MAX, &[]);
+        let stopper = {
+            let actor = actor.clone();
+            thread::spawn(move || actor.stop(ExitReason::Shutdown))
+        };
+        block_on(task);
+        stopper.join().expect("it does not panic");
+        check_closed(&actor, &log);
+    }
+    explore(model);
+}
+
+#[test]
 fn a_stop_beside_senders_and_panics_is_heard_and_final() {
     fn model() {
         let (actor, task, log) = worker(1, usize::MAX, &[2]);

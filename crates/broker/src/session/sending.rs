@@ -143,7 +143,8 @@ impl Session {
     }
 
     /// Sends of an earlier session may still be on their way to the journal, so the window
-    /// counts only after everything queued so far is through.
+    /// counts only after everything queued so far is through. (Signing in waits for the same, so
+    /// no test can tell whether this does; it does not depend on that from here.)
     fn load_window(&mut self, device: DeviceId, ctx: &mut Ctx<Self>) {
         let work = self.shared.store.barrier();
         settle(self, ctx, work, move |me, through, ctx| {
