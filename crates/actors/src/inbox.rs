@@ -309,7 +309,7 @@ impl<A: Supervised> Inbox<A> {
     ///
     /// Takes no lock and is no fence, so it may miss a sender who gets in line in this moment and sees the
     /// slot still taken. The line is looked at under the lock whenever the actor comes back to
-    /// [`Inbox::take`], which it does before it sleeps.
+    /// [`Inbox::take`], which it does before it sleeps over an empty inbox.
     pub(crate) fn take_up(cell: &Arc<Cell<A>>) {
         cell.inbox.count_handled();
         if cell.inbox.line_formed.load(Ordering::Relaxed) {

@@ -17,11 +17,22 @@ pub(crate) struct Gate {
 struct GateState {
     shut: bool,
     waiting: bool,
+    /// The sync that waits may pass although it is shut.
+    passes: bool,
 }
 
 impl Gate {
     pub(crate) fn shut(&self, shut: bool) {
         self.state.lock().expect("never poisoned").shut = shut;
+        self.moved.notify_all();
+    }
+
+    /// Lets the sync that waits pass, and none after it.
+    pub(crate) fn pass_one(&self) {
+        let mut state = self.state.lock().expect("never poisoned");
+        assert!(state.waiting, "nobody waits");
+        state.passes = true;
+        drop(state);
         self.moved.notify_all();
     }
 
@@ -37,10 +48,11 @@ impl Faults for Gate {
 
     fn sync(&self) -> Option<io::Error> {
         let mut state = self.state.lock().expect("never poisoned");
-        while state.shut {
+        while state.shut && !state.passes {
             state.waiting = true;
             state = self.moved.wait(state).expect("never poisoned");
         }
+        state.passes = false;
         state.waiting = false;
         None
     }
