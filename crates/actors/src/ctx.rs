@@ -5,6 +5,7 @@
 use std::{
     fmt,
     future::Future,
+    num::NonZeroU64,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -35,7 +36,7 @@ pub struct Ctx<A: Supervised> {
     pub(crate) timers: Option<Box<Timers<A>>>,
     pub(crate) futures: Option<Box<Futures<A>>>,
     /// Never reset, so that a handle from an earlier generation matches nothing.
-    timer_id_next: u64,
+    timer_id_next: NonZeroU64,
     /// The interval that is firing now, unless it cancelled itself.
     pub(crate) firing: Option<u64>,
     /// A timer or future was added since they were last polled.
@@ -49,7 +50,7 @@ impl<A: Supervised> Ctx<A> {
             stop: None,
             timers: None,
             futures: None,
-            timer_id_next: 0,
+            timer_id_next: NonZeroU64::MIN,
             firing: None,
             unpolled: false,
         }
@@ -126,14 +127,18 @@ impl<A: Supervised> Ctx<A> {
     }
 
     fn add_timer(&mut self, delay: Duration, fire: Fire<A>) -> TimerHandle {
-        self.timer_id_next += 1;
         let id = self.timer_id_next;
+        self.timer_id_next = id.saturating_add(1);
         // Centuries ahead is as good as never, and an overflow would panic.
         let now = Instant::now();
         let at = now
             .checked_add(delay)
             .unwrap_or(now + Duration::from_secs(3_000_000_000));
-        self.put_timer(Timer { id, at, fire });
+        self.put_timer(Timer {
+            id: id.get(),
+            at,
+            fire,
+        });
         TimerHandle { id }
     }
 
@@ -150,13 +155,22 @@ impl<A: Supervised> Ctx<A> {
 
     /// Cancels a timer; `false` when it has fired, was cancelled, or belongs to an earlier generation.
     pub fn cancel_timer(&mut self, handle: TimerHandle) -> bool {
-        if self.firing == Some(handle.id) {
+        if self.firing == Some(handle.id.get()) {
             self.firing = None;
             return true;
         }
         self.timers
             .as_mut()
-            .is_some_and(|timers| timers.remove(handle.id))
+            .is_some_and(|timers| timers.remove(handle.id.get()))
+    }
+
+    /// Has a timer fire at `at` if that is earlier than it would; nothing where there is no such timer any more.
+    pub fn hasten_timer(&mut self, handle: TimerHandle, at: std::time::Instant) {
+        if let Some(timers) = self.timers.as_mut()
+            && timers.hasten(handle.id.get(), at.into())
+        {
+            self.unpolled = true;
+        }
     }
 
     /// Runs `future` on this arbiter beside the messages, and `then` with its output, between two messages.
@@ -202,7 +216,7 @@ impl<A: Supervised> fmt::Debug for Ctx<A> {
 /// A timer that was set; dropping it leaves it set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerHandle {
-    id: u64,
+    id: NonZeroU64,
 }
 
 impl TimerHandle {

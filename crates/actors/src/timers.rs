@@ -71,6 +71,13 @@ impl<A: Supervised> Timers<A> {
         true
     }
 
+    /// `true` when the alarm has to be set anew for it.
+    pub(crate) fn hasten(&mut self, id: u64, at: Instant) -> bool {
+        let later = |timer: &&mut Timer<A>| timer.id == id && timer.at > at;
+        let found = self.entries.iter_mut().find(later);
+        found.map(|timer| timer.at = at).is_some()
+    }
+
     fn earliest(&self) -> Option<(usize, Instant)> {
         let first = self
             .entries

@@ -196,3 +196,23 @@ async fn timers_and_futures_have_a_limit() {
     assert_eq!(tree.totals().panics, 0);
     tree.shutdown(SOON).await;
 }
+
+#[actix_rt::test]
+async fn a_timer_is_brought_forward_and_never_put_off() {
+    let tree = tree();
+    let log = Log::default();
+    let actor = probe(&tree, "a", &log);
+    actor
+        .try_tell(act(|_, ctx| {
+            let hour = Duration::from_secs(3600);
+            let far = ctx.run_later(hour, |probe, _| probe.log.add("far"));
+            let near = ctx.run_later(Duration::from_millis(20), |probe, _| probe.log.add("near"));
+            let now = std::time::Instant::now();
+            ctx.hasten_timer(far, now);
+            ctx.hasten_timer(near, now + hour);
+        }))
+        .unwrap();
+    until("both have fired", || log.lines().len() == 3).await;
+    assert_eq!(log.lines(), ["start a", "far", "near"]);
+    tree.shutdown(SOON).await;
+}

@@ -28,18 +28,14 @@ impl Session {
 
     /// Sees to it that a tick comes by then.
     pub(super) fn tick_by(&mut self, due: Instant, ctx: &mut Ctx<Self>) {
-        if let Some((set_for, timer)) = self.tick {
-            if set_for <= due {
-                return;
-            }
-            timer.cancel(ctx);
+        match self.tick {
+            Some(timer) => ctx.hasten_timer(timer, due),
+            None => self.set_tick(due.saturating_duration_since(Instant::now()), ctx),
         }
-        self.set_tick(due.saturating_duration_since(Instant::now()), ctx);
     }
 
     fn set_tick(&mut self, after: Duration, ctx: &mut Ctx<Self>) {
-        let timer = ctx.run_later(after, Self::tick);
-        self.tick = Some((Instant::now() + after, timer));
+        self.tick = Some(ctx.run_later(after, Self::tick));
         self.note_patience();
     }
 
